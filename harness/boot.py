@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One boot: a guest from its start to its end, and what became of each test that ran in it."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.events import Broken, Done, Event, Finish, Hello, Start
+from harness.protocol import Channel
+from harness.results import Outcome
+from vm import kernel_log, machine
+from vm.accel import Accel, first_line_deadline
+from vm.errors import BootError
+from vm.machine import Machine, MachineSpec
+
+logger = logging.getLogger(__name__)
+
+# Seconds until the agent must have said hello.
+_BOOT_SECONDS = {Accel.KVM: 60.0, Accel.TCG: 150.0}
+# The agent says something every second; a guest that is silent for this long hangs.
+_SILENCE_SECONDS = 20.0
+# Uptime at the hello of a guest that is as fast as test deadlines assume.
+_FAST_BOOT_SECONDS = 2.0
+_TAIL = 30
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a boot ended: `clean`, or why not; `victim` is the test during which it did."""
+
+    text: str
+    victim: str = ""
+    outcome: Outcome = Outcome.PASS
+    detail: str = ""
+
+    @property
+    def clean(self) -> bool:
+        """Whether the guest has done all that it was told."""
+        return self.text == "clean"
+
+
+@dataclass
+class Boot:
+    """What is known of a boot while it lasts."""
+
+    machine: Machine
+    channel: Channel
+    hello: Hello | None = None
+    running: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+class Observer:
+    """What the owner of a boot wants to hear of it."""
+
+    def started(self, boot: Boot, test: str) -> None:
+        """A test begins."""
+
+    def finished(self, boot: Boot, event: Finish) -> None:
+        """A test has a verdict."""
+
+
+@contextmanager
+def boot(spec: MachineSpec, console: Path, record: Callable[[bytes], None]) -> Iterator[Boot]:
+    """Start a guest and yield it as soon as QEMU runs; it is killed when the block is left."""
+    with machine.running(spec, console) as guest:
+        yield Boot(guest, Channel(guest.channel, record))
+
+
+def wait_until_ready(guest: Boot, accel: Accel, *, provisional: bool, scale: float) -> None:
+    """Wait for the agent's hello.
+
+    `provisional` asks for an early sign of life, because KVM itself is in doubt. Raises BootError
+    with the reason when the guest panics, ends, or does not get there in time.
+    """
+    seconds = _BOOT_SECONDS[accel] * scale
+    if provisional:
+        quick = first_line_deadline()
+        if not guest.machine.console.wait_for_kernel(quick):
+            raise BootError(f"the kernel did not boot in {quick:.0f} s{_messages(guest.machine)}")
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not guest.channel.ended:
+        event = guest.channel.receive(left)
+        if isinstance(event, Hello):
+            guest.hello = event
+            return
+        if isinstance(event, Broken):
+            guest.notes.append(f"{event.what}: {_last_line(event.detail)}")
+    raise BootError(_why_not_ready(guest, seconds))
+
+
+def run(guest: Boot, tests: Sequence[str], observer: Observer, user_scale: float) -> Ending:
+    """Run tests in a guest that is ready, until they are done or the guest is not fit any more."""
+    assert guest.hello is not None
+    scale = user_scale * max(1.0, guest.hello.uptime / _FAST_BOOT_SECONDS)
+    guest.channel.run(tests, scale, kernel_log.SPLAT)
+    while True:
+        event = guest.channel.receive(_SILENCE_SECONDS * scale)
+        if event is None:
+            return _vanished(guest) if guest.channel.ended else _hung(guest, scale)
+        ending = _take(guest, event, observer)
+        if ending is not None:
+            return ending
+
+
+def _take(guest: Boot, event: Event, observer: Observer) -> Ending | None:
+    match event:
+        case Start():
+            guest.running = event.test
+            observer.started(guest, event.test)
+        case Finish():
+            guest.running = ""
+            observer.finished(guest, event)
+            if event.stuck:
+                _show_blocked_tasks(guest.machine)
+                return Ending(f"{event.test} hangs in the kernel")
+            if event.dirty:
+                return Ending(f"{event.test} left something behind that cannot be removed")
+        case Broken(what="agent"):
+            return Ending("the agent failed", guest.running, Outcome.ERROR, event.detail)
+        case Done():
+            return Ending("clean")
+    return None
+
+
+def _vanished(guest: Boot) -> Ending:
+    """Tell why the guest has gone in the middle of its work."""
+    guest.machine.wait(10)
+    tail = "\n".join(guest.machine.console.tail(_TAIL))
+    if panic := guest.machine.console.panic_reason():
+        return Ending(f"kernel panic: {panic}", guest.running, Outcome.CRASH, tail)
+    why = f"the virtual machine vanished without a panic{_messages(guest.machine)}"
+    return Ending(why, guest.running, Outcome.CRASH, tail)
+
+
+def _hung(guest: Boot, scale: float) -> Ending:
+    _show_blocked_tasks(guest.machine)
+    tail = "\n".join(guest.machine.console.tail(_TAIL))
+    if panic := guest.machine.console.panic_reason():
+        return Ending(f"kernel panic: {panic}", guest.running, Outcome.CRASH, tail)
+    silence = f"the guest has been silent for {_SILENCE_SECONDS * scale:.0f} s"
+    return Ending(silence, guest.running, Outcome.TIMEOUT, tail)
+
+
+def _show_blocked_tasks(guest: Machine) -> None:
+    """Have blocked tasks (w), each CPU's stack (l) and all tasks (t) in the log.
+
+    A task that waits for a reference or a reaper for ever need not be in uninterruptible sleep.
+    """
+    guest.console.sysrq("wlt")
+
+
+def _why_not_ready(guest: Boot, seconds: float) -> str:
+    if not guest.channel.ended:
+        _show_blocked_tasks(guest.machine)
+        return f"no word from the guest in {seconds:.0f} s"
+    guest.machine.wait(10)
+    if panic := guest.machine.console.panic_reason():
+        return f"kernel panic: {panic}"
+    return f"QEMU ended before the guest was ready{_messages(guest.machine)}"
+
+
+def _messages(guest: Machine) -> str:
+    lines = guest.qemu_messages()
+    return f" ({lines[-1]})" if lines else ""
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: what the user typed, turned into calls, and errors into one line each."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from harness import catalogue, listing
+from harness.collect import SUITES
+from harness.plan import Selection, select
+from harness.progress import make_progress
+from harness.reports.matrix import render
+from harness.results import exit_status
+from harness.run import Request, Settings, execute
+from harness.shell import shell
+from vm.errors import BootError, NsconformError
+
+EXIT_USAGE, EXIT_NO_VERDICT, EXIT_INTERRUPTED = 2, 3, 130
+
+_KERNEL_HELP = (
+    "a bzImage or vmlinuz file, a .deb file, `host` (the running kernel's image), or "
+    "debian:VERSION, debian:SUITE, debian:newest (a package from this machine's apt mirror)"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run nsconform and return its exit status: see `nsconform run --help`."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.DEBUG if arguments.debug else logging.WARNING)
+    # A supervisor that ends us is to find no guest of ours running, and the results on disk.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return int(arguments.handler(arguments))
+    except BootError as error:
+        return _complain(error, EXIT_NO_VERDICT)
+    except NsconformError as error:
+        return _complain(error, EXIT_USAGE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; what is left of it must not raise once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _complain(what: object, status: int) -> int:
+    print(f"nsconform: {what}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nsconform", description="Conformance suite for the Linux namespace API."
+    )
+    parser.add_argument("--debug", action="store_true", help="log what is done and how")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="boot kernels, run the suites, print the verdicts",
+        epilog="Exit status: 0 all well; 1 a failure, splat, crash, timeout or broken test; "
+        "2 a usage error; 3 no verdict; 130 interrupted."))  # fmt: skip
+    _add_list(commands.add_parser("list", help="print the tests, or the behaviours they assert"))
+    _add_kernels(commands.add_parser("kernels", help="print the kernels that can be fetched"))
+    _add_shell(commands.add_parser("shell", help="give a prompt in a guest"))
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", default=["debian:newest"],
+                        help=_KERNEL_HELP + "; default: %(default)s")  # fmt: skip
+    _add_selection(parser)
+    _add_machine(parser)
+    # fmt: off
+    parser.add_argument("--repeat", type=_count, default=1, metavar="N",
+                        help="run every test N times, each time in a fresh boot")
+    parser.add_argument("--retries", type=_natural, default=1, metavar="N",
+                        help="run a failure up to N more times in fresh boots (default 1)")
+    parser.add_argument("--timeout-scale", type=_positive, default=1.0, metavar="X",
+                        help="multiply every deadline by X, on top of the guest's measured speed")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
+                        help="where run directories go (default %(default)s)")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML to FILE")
+    parser.add_argument("--ktap", type=Path, metavar="FILE", help="also write KTAP to FILE")
+    # fmt: on
+    parser.set_defaults(handler=_run)
+
+
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    # fmt: off
+    parser.add_argument("--suite", action="append", default=[], metavar="NAME",
+                        help="run only this suite; can be given again")
+    parser.add_argument("--behaviour", action="append", default=[], metavar="ID",
+                        help="run only tests of this behaviour; can be given again")
+    parser.add_argument("-k", dest="expression", default="", metavar="EXPR",
+                        help="run only tests whose names match, as in pytest")
+    parser.add_argument("--tests", type=Path, default=SUITES, metavar="DIR",
+                        help="a folder of suites to run instead of our own")
+    # fmt: on
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    # fmt: off
+    parser.add_argument("--accel", default="auto", choices=["auto", "kvm", "tcg"],
+                        help="how to execute guests; auto tries KVM by a boot (default)")
+    parser.add_argument("--cpus", type=_count, default=2, metavar="N", help="CPUs (default 2)")
+    parser.add_argument("--memory", default="1G", metavar="SIZE", help="memory (default 1G)")
+    parser.add_argument("--append", action="append", default=[], metavar="ARG",
+                        help="add ARG to the kernel's command line; can be given again")
+    # fmt: on
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    _add_selection(parser)
+    parser.add_argument("--behaviours", action="store_true", help="print behaviours, not tests")
+    parser.set_defaults(handler=_list)
+
+
+def _add_kernels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="only those of this suite")
+    parser.set_defaults(handler=_kernels)
+
+
+def _add_shell(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL", help=_KERNEL_HELP)
+    _add_machine(parser)
+    parser.set_defaults(handler=_shell)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    request = Request(
+        tuple(arguments.kernels), _selection(arguments), _settings(arguments), arguments.results
+    )
+    with make_progress(sys.stderr) as progress:
+        report = execute(request, progress)
+    listing.write_copies(report.run, {"junit": arguments.junit, "ktap": arguments.ktap})
+    render(report.run, catalogue.load(), Console())
+    print(f"results: {report.directory}")
+    return EXIT_INTERRUPTED if report.interrupted else exit_status(report.run)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    _, tests = select(_selection(arguments))
+    if arguments.behaviours:
+        listing.print_behaviours(tests, catalogue.load())
+    else:
+        listing.print_tests(tests)
+    return 0
+
+
+def _kernels(arguments: argparse.Namespace) -> int:
+    listing.print_kernels(arguments.suites)
+    return 0
+
+
+def _shell(arguments: argparse.Namespace) -> int:
+    return shell(arguments.kernel, _settings(arguments))
+
+
+def _selection(arguments: argparse.Namespace) -> Selection:
+    return Selection(
+        tuple(arguments.suite),
+        tuple(arguments.behaviour),
+        arguments.expression,
+        arguments.tests,
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """Take every setting that the command has an option for; the others keep their defaults."""
+    given = {
+        name: value for name, value in vars(arguments).items() if name in Settings.__annotations__
+    }
+    return replace(Settings(), **given | {"append": tuple(arguments.append)})
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _natural(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise ValueError
+    return number
+
+
+def _positive(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise ValueError
+    return number

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which tests there are: pytest's own collection, made in a process of its own.
+
+Run as `python -m harness.collect SUITES OUTPUT [PYTEST-OPTION…]`, it writes the collected tests to
+OUTPUT as JSON; `collect` is what the rest of the harness calls, and remembers the answer.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from harness.results import TestResult
+from vm.cache import atomic_path, cache_dir
+from vm.errors import ConfigError
+
+SUITES = Path(__file__).parent.parent / "suites"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The tests of the suites in `suites`, and where the compiled form of their modules lies."""
+
+    tests: tuple[TestResult, ...]
+    suites: Path
+    bytecode: Path
+
+    def modules(self) -> dict[str, Path]:
+        """Return every module that the guest needs, by its path relative to the suites."""
+        return {
+            str(source.relative_to(top)): source
+            for top in (SUITES, self.suites)
+            for source in sorted(top.rglob("*.py"))
+            if top == self.suites or source.parent.name == "nslib"
+        }
+
+
+def collect(expression: str = "", suites: Path = SUITES) -> Collection:
+    """Return the tests that match pytest's -k `expression`, all if it is empty, in their order.
+
+    Another folder than our own can take the place of `suites`; nslib is there for its tests too.
+    Compiling the suites, with the asserts that pytest rewrites, is a side effect of collecting
+    them. Raises ConfigError when a test file cannot be imported or the expression is wrong.
+    """
+    suites = suites.resolve()
+    if not suites.is_dir():
+        raise ConfigError(f"{suites}: no folder of suites")
+    folder = cache_dir("suites", _digest(suites))
+    answer = folder / f"tests-{hashlib.sha256(expression.encode()).hexdigest()[:16]}.json"
+    bytecode = folder / "bytecode"
+    if not answer.exists():
+        options = ["-k", expression] if expression else []
+        _ask_pytest(suites, answer, ["-c", str(SUITES / "pytest.ini"), *options], bytecode)
+    tests = json.loads(answer.read_text())
+    return Collection(tuple(_planned(**test) for test in tests), suites, bytecode)
+
+
+def _digest(suites: Path) -> str:
+    """Name the state of the suites; times count, because compiled modules refer to them."""
+    parts = [sys.version, version("pytest"), str(suites), Path(__file__).read_text()]
+    sources = [*SUITES.rglob("*.py"), *SUITES.glob("*.toml"), *SUITES.glob("*.ini")]
+    for source in sorted({*sources, *suites.rglob("*.py")}):
+        status = source.stat()
+        parts.append(f"{source} {status.st_mtime_ns} {status.st_size}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _planned(id: str, behaviours: list[str]) -> TestResult:  # noqa: A002 - the field's name
+    return TestResult(id, id.split("/", 1)[0], tuple(behaviours))
+
+
+def _ask_pytest(suites: Path, answer: Path, options: list[str], bytecode: Path) -> None:
+    with atomic_path(answer) as unfinished:
+        argv = [sys.executable, "-m", "harness.collect", str(suites), str(unfinished), *options]
+        environment = os.environ | {"PYTHONPYCACHEPREFIX": str(bytecode)}
+        # Settings of whoever calls us; the first would keep the compiled form from being written.
+        for setting in ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS"):
+            environment.pop(setting, None)
+        done = subprocess.run(
+            argv, env=environment, capture_output=True, text=True, cwd=SUITES.parent, check=False
+        )
+        if done.returncode != 0:
+            raise ConfigError(f"the suites cannot be collected: {_why(done.stdout + done.stderr)}")
+
+
+def _why(output: str) -> str:
+    """Pick the line that tells most from what a failed pytest has printed."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for prefix in ("E ", "ERROR: ", "INTERNALERROR> "):
+        if found := [
+            line.removeprefix(prefix).strip() for line in lines if line.startswith(prefix)
+        ]:
+            return found[-1]
+    return lines[-1] if lines else "pytest printed nothing"
+
+
+class _Recorder:
+    def __init__(self, output: Path) -> None:
+        self._output = output
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        tests = [
+            {
+                "id": item.nodeid,
+                "behaviours": [row for mark in item.iter_markers("behaviour") for row in mark.args],
+            }
+            for item in session.items
+        ]
+        self._output.write_text(json.dumps(tests))
+
+
+def _main(suites: str, output: str, *options: str) -> int:
+    recorder = _Recorder(Path(output))
+    status = pytest.main(
+        ["--collect-only", "-q", f"--rootdir={suites}", *options, suites], plugins=[recorder]
+    )
+    # An expression that matches nothing is an answer too.
+    return 0 if status is pytest.ExitCode.NO_TESTS_COLLECTED else int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What process 1 of the guest does from its first instruction to the last."""
+
+import ctypes
+import os
+import sys
+import termios
+import traceback
+
+from harness.guest import mounts
+
+SUITES = "/nsconform/suites"
+_CHANNEL = "/dev/ttyS1"
+_LIBC = ctypes.CDLL(None)
+# include/uapi/linux/reboot.h
+_RB_POWER_OFF = 0x4321FEDC
+
+
+def main() -> None:
+    """Serve the harness over the second serial port, then power off, whatever happened."""
+    try:
+        lacking = mounts.mount_all()
+        _adopt_console()
+        if "nsconform.shell" in _command_line():
+            _shell()
+        else:
+            _serve(lacking)
+    except BaseException:
+        # Nobody is left to catch it, and an end of process 1 would look like a kernel panic.
+        traceback.print_exc()
+    finally:
+        _LIBC.sync()
+        _LIBC.reboot(_RB_POWER_OFF)
+
+
+def _serve(lacking: list[str]) -> None:
+    sys.path.insert(0, SUITES)
+    from nslib import features
+
+    from harness.guest import agent
+
+    agent.serve(_open_channel(), lambda: _offered(features.probe_all()), lacking, SUITES)
+
+
+def _offered(probed: dict[str, bool]) -> list[str]:
+    return sorted(name for name, offered in probed.items() if offered)
+
+
+def _shell() -> None:
+    """Give whoever sits at the console a Python prompt with the vocabulary of the suites."""
+    import code
+
+    sys.path.insert(0, SUITES)
+    import nslib
+
+    names = {name: getattr(nslib, name) for name in dir(nslib) if not name.startswith("_")}
+    banner = f"Linux {os.uname().release}: Python prompt, nslib is imported; exit() ends the guest"
+    code.interact(banner, local=names | {"os": os, "nslib": nslib}, exitmsg="")
+
+
+def _command_line() -> list[str]:
+    with open("/proc/cmdline") as file:
+        return file.read().split()
+
+
+def _adopt_console() -> None:
+    """Make the console standard input and outputs: a kernel may start process 1 with none."""
+    console = os.open("/dev/console", os.O_RDWR | os.O_NOCTTY)
+    for descriptor in (0, 1, 2):
+        os.dup2(console, descriptor)
+    if console > 2:
+        os.close(console)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(0, closefd=False),
+        open(1, "w", buffering=1, closefd=False),
+        open(2, "w", buffering=1, closefd=False),
+    )
+
+
+def _open_channel() -> int:
+    """Open the results channel raw: bytes pass as they are, in both directions."""
+    channel = os.open(_CHANNEL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    attributes = termios.tcgetattr(channel)
+    attributes[0] = attributes[1] = attributes[3] = 0
+    attributes[2] = termios.CS8 | termios.CREAD | termios.CLOCAL | termios.B115200
+    attributes[6][termios.VMIN], attributes[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(channel, termios.TCSANOW, attributes)
+    return channel

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a test may leave behind: processes, namespaces, mounts."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import struct
+import time
+from dataclasses import dataclass
+
+# include/uapi/linux/nsfs.h and asm-generic/unistd.h: listns(2), struct ns_id_req.
+_SYS_LISTNS = 470
+_REQUEST = struct.Struct("<IIQIIQ")
+_PAGE = 4096
+_GRACE_SECONDS = 2.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Census:
+    """The namespaces that root can see and the mounts of this process."""
+
+    namespaces: frozenset[int]
+    mounts: frozenset[str]
+
+    def leaked_since(self, before: "Census") -> str:
+        """Say what is here that was not there before; nothing if all is as it was."""
+        namespaces = sorted(self.namespaces - before.namespaces)
+        mounts = sorted(self.mounts - before.mounts)
+        parts = [f"namespaces {namespaces}"] if namespaces else []
+        parts += [f"mounts {mounts}"] if mounts else []
+        return ", ".join(parts)
+
+
+def take() -> Census:
+    """Count what is there now.
+
+    Where listns(2) is missing, namespaces show only through processes and mounts, both of which
+    are looked at anyway.
+    """
+    with open("/proc/self/mountinfo") as file:
+        mounts = frozenset(line.split(" - ")[0].split(" ", 2)[2] for line in file)
+    return Census(_namespaces(), mounts)
+
+
+def settle(before: Census) -> str:
+    """Wait shortly until nothing more is there than `before`; return what stays behind."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while (leaked := take().leaked_since(before)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return leaked
+
+
+def end_leftovers() -> list[str]:
+    """Kill every process but this one, process 1, and its reaped descendants; name them.
+
+    Orphans become children of process 1, so a guest without leftovers costs one waitpid(2).
+    """
+    named: dict[int, str] = {}
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while _any_child() and time.monotonic() < deadline:
+        for pid in _children():
+            named.setdefault(pid, _name(pid))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+    return [f"{name} (pid {pid})" for pid, name in named.items()]
+
+
+def _any_child() -> bool:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def _children() -> list[int]:
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == 1]
+
+
+def _parent(pid: int) -> int:
+    fields = _stat(pid)[1].split()
+    return int(fields[1]) if fields else 0
+
+
+def _name(pid: int) -> str:
+    return _stat(pid)[0] or "?"
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """Return a process' name and the fields behind it, both empty when it has gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            head, _, rest = file.read().rpartition(")")
+    except (FileNotFoundError, ProcessLookupError):
+        return "", ""
+    return head.partition("(")[2], rest
+
+
+def _namespaces() -> frozenset[int]:
+    found: set[int] = set()
+    cursor = 0
+    buffer = (ctypes.c_uint64 * _PAGE)()
+    while True:
+        request = _REQUEST.pack(_REQUEST.size, 0, cursor, 0, 0, 0)
+        count = _libc.syscall(_SYS_LISTNS, request, buffer, ctypes.c_size_t(_PAGE), 0)
+        page = buffer[: max(count, 0)]
+        # Errors end the list: ENOSYS without the call, ENOENT past the last id. So does an id
+        # that comes again, which a broken kernel can go on with for ever.
+        if not page or not found.isdisjoint(page):
+            return frozenset(found)
+        found.update(page)
+        cursor = page[-1]

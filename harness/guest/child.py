@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One test in a process of its own, and what became of it."""
+
+import json
+import os
+import signal
+from dataclasses import asdict, dataclass, field
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+from harness.guest.wire import cut
+
+# What a test may meet when the kernel does not keep its promise. All else is the test's own fault.
+_KERNEL_FAULTS = (AssertionError, OSError, pytest.fail.Exception)
+
+_OUTPUT_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a test found: `pass`, `fail`, `skip` or `error`, why, and what it observed."""
+
+    outcome: str
+    reason: str = ""
+    detail: str = ""
+    observations: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunningTest:
+    """A test's process, and the files in memory that its verdict and its output go to.
+
+    Files and no pipes: a pipe ends only when whatever the test left behind has closed it too.
+    """
+
+    pid: int
+    verdict: int
+    output: int
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        os.close(self.verdict)
+        os.close(self.output)
+
+
+class _Faults:
+    """Tells whose fault an exception was, which pytest's reports do not say."""
+
+    def __init__(self) -> None:
+        self.kernel = True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+        report = yield
+        if report.failed and call.excinfo is not None:
+            self.kernel = self.kernel and isinstance(call.excinfo.value, _KERNEL_FAULTS)
+        return report
+
+
+def start(item: pytest.Item) -> RunningTest:
+    """Run a test in a child process, in its own session, first choice of the OOM killer."""
+    verdict, output = os.memfd_create("verdict"), os.memfd_create("output")
+    pid = os.fork()
+    if pid == 0:
+        _run(item, verdict, output)
+    return RunningTest(pid, verdict, output)
+
+
+def result(test: RunningTest, status: int) -> Verdict:
+    """Read the verdict of a test that has ended with the wait `status`."""
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return Verdict("fail", f"the test's process was killed by {name}", output_of(test))
+    try:
+        verdict = Verdict(**json.loads(_content(test.verdict)))
+    except (ValueError, TypeError):
+        code = os.WEXITSTATUS(status)
+        return Verdict("error", f"the test ended its process with exit({code})", output_of(test))
+    if verdict.outcome in ("pass", "skip"):
+        return verdict
+    return Verdict(**{**asdict(verdict), "detail": cut(verdict.detail + output_of(test))})
+
+
+def output_of(test: RunningTest) -> str:
+    """Return what the test has printed so far, under a heading; nothing if it printed nothing."""
+    text = _content(test.output).decode(errors="replace")
+    return f"\n--- printed ---\n{text}" if text else ""
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, _OUTPUT_LIMIT, 0)
+
+
+def _run(item: pytest.Item, verdict: int, output: int) -> None:
+    """Do the test and leave; the caller's stack is never returned to."""
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        _send(verdict, _judge(item))
+    except BaseException as error:
+        _send(verdict, Verdict("error", f"{type(error).__name__}: {error}"))
+    finally:
+        os._exit(0)
+
+
+def _send(descriptor: int, verdict: Verdict) -> None:
+    with open(descriptor, "w", closefd=False) as file:
+        json.dump(asdict(verdict), file, default=repr)
+
+
+def _judge(item: pytest.Item) -> Verdict:
+    faults = _Faults()
+    item.config.pluginmanager.register(faults)
+    reports = runtestprotocol(item, log=False, nextitem=None)
+    observations = dict(item.user_properties)
+    for report in reports:
+        if report.skipped:
+            return Verdict("skip", _skip_reason(report), observations=observations)
+        if report.failed:
+            outcome = "fail" if faults.kernel else "error"
+            return Verdict(outcome, _headline(report), cut(report.longreprtext), observations)
+    return Verdict("pass", observations=observations)
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return report.longreprtext
+
+
+def _headline(report: pytest.TestReport) -> str:
+    """Return the first line of the error, without the paths and arrows around it."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash else report.longreprtext
+    return text.splitlines()[0] if text else ""

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The harness' end of the results channel."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from harness.decode import decode
+from harness.events import KINDS, Event
+from harness.guest.wire import Decoder, Message, encode
+from vm.errors import ConfigError
+
+
+class Channel:
+    """One boot's results channel. `record` gets every line that the guest wrote, as it came."""
+
+    def __init__(self, connection: socket.socket, record: Callable[[bytes], None]) -> None:
+        self._connection = connection
+        self._record = record
+        self._decoder = Decoder()
+        self._inbox: list[Event] = []
+        self.ended = False
+
+    @property
+    def rubbish(self) -> int:
+        """How many lines came that were no events."""
+        return self._decoder.rubbish
+
+    def run(self, tests: Sequence[str], timeout_scale: float, splat: str) -> None:
+        """Tell the agent to run tests; `splat` is the expression of a kernel's complaint."""
+        self._send(
+            {
+                "command": "run",
+                "tests": list(tests),
+                "timeout_scale": timeout_scale,
+                "splat": splat,
+            }
+        )
+
+    def power_off(self) -> None:
+        """Tell the agent to end the guest."""
+        self._send({"command": "poweroff"})
+
+    def receive(self, seconds: float) -> Event | None:
+        """Return the next event, None when none has come in time or the guest has gone."""
+        deadline = time.monotonic() + seconds
+        while not self._inbox and not self.ended and (left := deadline - time.monotonic()) > 0:
+            self._connection.settimeout(left)
+            try:
+                data = self._connection.recv(1 << 16)
+            except TimeoutError:
+                return None
+            except OSError:
+                data = b""
+            self.ended = not data
+            self._inbox.extend(filter(None, map(self._event, self._decoder.feed(data))))
+        return self._inbox.pop(0) if self._inbox else None
+
+    def _event(self, message: Message) -> Event | None:
+        kind = KINDS.get(str(message.get("event")))
+        if kind is None:
+            return None
+        with contextlib.suppress(ConfigError):
+            event = decode(kind, message, "event")
+            self._record(encode(message).strip())
+            return event
+        self._decoder.rubbish += 1
+        return None
+
+    def _send(self, command: Message) -> None:
+        # The guest may have gone meanwhile; the next `receive` tells.
+        with contextlib.suppress(OSError):
+            self._connection.settimeout(10)
+            self._connection.sendall(encode(command))

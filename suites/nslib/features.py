@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the running kernel can do, found out by trying and never from its version.
+
+The probes make no namespace and no process, and leave nothing open.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from .handles import NsHandle, encode_handle, open_handle
+from .ids import opened, owned
+from .ioctls import NS_GET_ID, NS_GET_MNTNS_ID, NS_GET_PID_IN_PIDNS, NS_MNT_GET_INFO, PidfdGet
+from .namespaces import NS, ns_link
+from .syscalls import errno_of, ioctl, listns_raw
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that a kernel has or lacks: how to find out, and where it comes from."""
+
+    probe: Callable[[], bool]
+    since: str
+
+
+def _has_listns() -> bool:
+    # Flags are looked at first, and refused; a kernel that does otherwise has listns all the same.
+    return errno_of(listns_raw, 0, 0, 0, 1) != errno.ENOSYS
+
+
+def _has_ioctl(kind: NS, request: int) -> bool:
+    """Whether nsfs knows an ioctl: with a null pointer it fails, but not with ENOTTY."""
+    with opened(ns_link(kind)) as fd:
+        return errno_of(ioctl, fd, request) != errno.ENOTTY
+
+
+def _has_pid_translation() -> bool:
+    # With a pid that exists: for others old kernels answered ENOTTY too (until 7.1, 6.12.92).
+    with opened(ns_link(NS.PID)) as fd:
+        return errno_of(ioctl, fd, NS_GET_PID_IN_PIDNS, os.getpid()) == 0
+
+
+def _has_handles() -> bool:
+    return _opens_own_handle(whole=True)
+
+
+def _has_id_handles() -> bool:
+    return _opens_own_handle(whole=False)
+
+
+def _opens_own_handle(*, whole: bool) -> bool:
+    try:
+        with opened(ns_link(NS.UTS)) as fd:
+            handle = encode_handle(fd).handle
+        with owned(open_handle(handle if whole else NsHandle(handle.ns_id))):
+            return True
+    except OSError:  # EOPNOTSUPP, EBADF or ESTALE, depending on what is missing
+        return False
+
+
+def _has_pidfd_ioctls() -> bool:
+    with owned(os.pidfd_open(os.getpid())) as pidfd:
+        try:
+            os.close(ioctl(pidfd, PidfdGet.UTS))
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                raise
+            return False
+        return True
+
+
+def _allows_unprivileged_userns() -> bool:
+    """The limit of the user namespace, Debian's switch, Ubuntu's AppArmor restriction."""
+    return (
+        _sysctl("user/max_user_namespaces", "0") != "0"
+        and _sysctl("kernel/unprivileged_userns_clone", "1") != "0"
+        and _sysctl("kernel/apparmor_restrict_unprivileged_userns", "0") == "0"
+    )
+
+
+def _sysctl(name: str, default: str) -> str:
+    path = Path("/proc/sys", name)
+    return path.read_text().strip() if path.exists() else default
+
+
+_TYPES_SINCE = {
+    NS.CGROUP: "4.6",
+    NS.IPC: "2.6.19",
+    NS.NET: "2.6.24",
+    NS.PID: "2.6.24",
+    NS.TIME: "5.6",
+    NS.USER: "3.8",
+    NS.UTS: "2.6.19",
+}
+
+FEATURES = {
+    "listns": Feature(_has_listns, "6.19"),
+    # One id counter with fixed ids for the initial namespaces came in the series of listns
+    # (commit 3760342fd631); to look at an id would be to probe what the tests check.
+    "fixed_ids": Feature(_has_listns, "6.19"),
+    "active_refs": Feature(_has_listns, "6.19"),  # the same series, commit 3a18f809184b
+    "id_handles": Feature(_has_id_handles, "6.19"),
+    "nsid": Feature(lambda: _has_ioctl(NS.UTS, NS_GET_ID), "6.18"),
+    "nsfs_handles": Feature(_has_handles, "6.18"),
+    "mnt_ns_info": Feature(lambda: _has_ioctl(NS.MNT, NS_MNT_GET_INFO), "6.12"),
+    "mntns_id": Feature(lambda: _has_ioctl(NS.MNT, NS_GET_MNTNS_ID), "6.11"),
+    "pid_translation": Feature(_has_pid_translation, "6.11"),
+    "pidfd_ioctls": Feature(_has_pidfd_ioctls, "6.11"),
+    "unprivileged_userns": Feature(_allows_unprivileged_userns, "3.8, unless switched off"),
+    **{
+        f"{kind.link}_ns": Feature(ns_link(kind, "self").exists, f"{since}, if configured")
+        for kind, since in _TYPES_SINCE.items()
+    },
+}
+"""Features by name, as the `needs` marker and the guest's first event call them."""
+
+
+@cache
+def has_feature(name: str) -> bool:
+    """Whether the running kernel has a feature of FEATURES; probed once."""
+    return FEATURES[name].probe()
+
+
+def configured_types() -> list[NS]:
+    """The namespace types that the running kernel has; it cannot be built without mount ones."""
+    return [kind for kind in NS if kind == NS.MNT or has_feature(f"{kind.link}_ns")]
+
+
+def probe_all() -> dict[str, bool]:
+    """Every feature by name."""
+    return {name: has_feature(name) for name in FEATURES}

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What identifies a namespace: its id, its type, its inode number."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .ioctls import NS_GET_ID, NS_GET_NSTYPE, ioctl_u64, open_owner
+from .namespaces import NS, ns_link
+from .syscalls import ioctl
+
+
+@contextmanager
+def owned(fd: int) -> Iterator[int]:
+    """Close `fd` at the end of the block."""
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> Iterator[int]:
+    """An fd (CLOEXEC) of the file `path`, closed at the end of the block."""
+    with owned(os.open(path, flags | os.O_CLOEXEC)) as fd:
+        yield fd
+
+
+def open_ns(name: str | NS, pid: int | str = "thread-self") -> int:
+    """A new nsfs fd of a namespace of the calling thread, or of the task `pid`."""
+    return os.open(ns_link(name, pid), os.O_RDONLY | os.O_CLOEXEC)
+
+
+def id_of(fd: int) -> int:
+    """The 64-bit id of the namespace `fd` (NS_GET_ID; Linux 6.18, commit f861225b9ee9)."""
+    return ioctl_u64(fd, NS_GET_ID)
+
+
+def type_of(fd: int) -> NS:
+    """The type of the namespace `fd` (NS_GET_NSTYPE)."""
+    return NS(ioctl(fd, NS_GET_NSTYPE))
+
+
+def owner_id_of(fd: int) -> int:
+    """Id of the user namespace that owns the namespace `fd`."""
+    with owned(open_owner(fd)) as owner:
+        return id_of(owner)
+
+
+def ns_id(name: str | NS, pid: int | str = "thread-self") -> int:
+    """Id of a namespace of the calling thread, or of the task `pid`."""
+    with opened(ns_link(name, pid)) as fd:
+        return id_of(fd)
+
+
+def current_ids() -> dict[NS, int]:
+    """Ids of the eight namespaces that the calling thread is in, by type.
+
+    `pid` is the active pid namespace; the *_for_children ones do not count as current.
+    """
+    return {kind: ns_id(kind) for kind in NS}
+
+
+def own_ids(*without: NS) -> list[int]:
+    """The ids of current_ids() in ascending order, `without` those of some types."""
+    return sorted(one for kind, one in current_ids().items() if kind not in without)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tasks: processes that live in chosen namespaces and do what the test tells them."""
+
+import os
+import pickle
+import select
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+
+from .channel import ANSWER_SECONDS, Channel
+from .forking import pid_in_proc
+from .namespaces import NS
+from .serving import HandOver, TaskSpec, settle, start_task, unpickled
+from .waiting import scaled
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskEndedError(Exception):
+    """The task ended before it answered."""
+
+
+class TaskStuckError(Exception):
+    """The task did not answer, or did not end, in time."""
+
+
+class ExitStatus(NamedTuple):
+    """How a task ended: os.CLD_EXITED with an exit status, or os.CLD_KILLED with a signal."""
+
+    code: int
+    status: int
+
+
+class Task:
+    """A child process in new `namespaces` (NS.NONE: in those of its creator).
+
+    With `uid` and `caps` it becomes that user, keeping these capabilities, after its namespaces
+    exist; in a new user namespace the ids that exist outside are mapped to themselves. In a new pid
+    namespace it is init. It inherits no fd but `keep_fds`. It ends with the `with` block, and with
+    the process that made it. OSError of clone3 or of the settling is raised as in any call.
+    """
+
+    def __init__(
+        self,
+        namespaces: NS = NS.NONE,
+        *,
+        uid: int | None = None,
+        caps: int | None = None,
+        keep_fds: Iterable[int] = (),
+        creator: "Task | None" = None,
+    ) -> None:
+        """Start the task, as a child of this process or of the task `creator` (see spawn)."""
+        spec = TaskSpec(namespaces, uid, caps, tuple(keep_fds))
+        self._creator = creator
+        self._nested: list[Task] = []
+        self._exit: ExitStatus | None = None
+        self._reaped = False
+        if creator is None:
+            fd, self.pidfd = start_task(spec)
+            self._pidfd_at_creator = self.pidfd
+        else:
+            self._pidfd_at_creator, (fd, self.pidfd) = creator._request(_start_nested, (spec,))
+        self._channel = Channel(fd)
+        self._channel.limit_waiting()
+        self.pid = pid_in_proc(self.pidfd)
+        try:
+            self.call(settle, spec)
+        except BaseException:
+            self.close()
+            raise
+
+    def spawn(
+        self,
+        namespaces: NS = NS.NONE,
+        *,
+        uid: int | None = None,
+        caps: int | None = None,
+        keep_fds: Iterable[int] = (),
+    ) -> "Task":
+        """A task that is a child of this one; `keep_fds` are numbers in this one."""
+        task = Task(namespaces, uid=uid, caps=caps, keep_fds=keep_fds, creator=self)
+        self._nested.append(task)
+        return task
+
+    def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a function in the task and return its result, or raise its OSError.
+
+        The function must have a name in a loaded module (no lambda, no closure); arguments and
+        result are pickled. Any other exception comes as RemoteError with its traceback.
+        """
+        result: R = self._request(function, args, kwargs)[0]
+        return result
+
+    def fetch(self, function: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
+        """Run a function that returns an fd; the fd moves here, to be closed by the caller."""
+        return self._request(_hand_over, (function, args, kwargs))[1][0]
+
+    def give(self, fd: int) -> int:
+        """Send the task a copy of an fd; returns its number there."""
+        number: int = self._request(_accept, fds=[fd])[0]
+        return number
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send the task a signal; returns at once."""
+        signal.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self, *, reap: bool = True) -> ExitStatus:
+        """Wait until the task has ended by itself, and reap it (or leave it a zombie)."""
+        if self._reaped:
+            raise ValueError("the task is reaped already")
+        self._await_exit()
+        if self._creator is None:
+            self._exit = _collect(self.pidfd, reap)
+        elif self._creator._exit is None:
+            self._exit = self._creator.call(_collect_nested, self._pidfd_at_creator, reap)
+        else:  # the task has a new parent, which reaps it
+            self._exit = ExitStatus(os.CLD_KILLED, signal.SIGKILL)
+        if reap:
+            self._forget()
+        return self._exit
+
+    def zombie(self) -> ExitStatus:
+        """Kill the task and leave it a zombie: nothing but its user and pid namespace is held."""
+        self.kill()
+        return self.wait(reap=False)
+
+    def reap(self) -> ExitStatus:
+        """Kill the task, unless it is a zombie already, and reap it; nested tasks end first."""
+        for task in reversed(self._nested):
+            task.close()
+        # A nested task whose creator is dead may have been reaped by its new parent.
+        with suppress(ProcessLookupError):
+            self.kill()
+        return self.wait()
+
+    def close(self) -> None:
+        """End and reap the task if that has not been done yet."""
+        if not self._reaped:
+            self.reap()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _request(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        fds: Sequence[int] = (),
+    ) -> tuple[Any, list[int]]:
+        """Make a call that can carry fds both ways; those sent are its first arguments."""
+        try:
+            self._channel.send(pickle.dumps((function, args, kwargs or {})), fds)
+            answer, received = self._channel.receive()
+        except (EOFError, ConnectionError):
+            raise TaskEndedError(f"task {self.pid} ended in {function.__name__}()") from None
+        except TimeoutError:
+            raise TaskStuckError(f"task {self.pid} is stuck in {function.__name__}()") from None
+        return unpickled(answer), received
+
+    def _await_exit(self) -> None:
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(scaled(ANSWER_SECONDS) * 1000):
+            raise TaskStuckError(f"task {self.pid} does not end")
+
+    def _forget(self) -> None:
+        """Drop what is held of a reaped task: a pidfd would pin its pid namespace."""
+        self._reaped = True
+        self._channel.close()
+        os.close(self.pidfd)
+
+
+def _collect(pidfd: int, reap: bool) -> ExitStatus:
+    """Take the exit status of the ended child behind `pidfd`; runs in its parent."""
+    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | (0 if reap else os.WNOWAIT))
+    if result is None:
+        raise ChildProcessError(f"the task behind pidfd {pidfd} has not ended")
+    return ExitStatus(result.si_code, result.si_status)
+
+
+def _collect_nested(pidfd: int, reap: bool) -> ExitStatus:
+    """As _collect, in a creator that is a task, whose own pidfd is no longer needed then."""
+    status = _collect(pidfd, reap)
+    if reap:
+        os.close(pidfd)
+    return status
+
+
+def _start_nested(spec: TaskSpec) -> HandOver:
+    """In the creator: start a task for the test, which gets its channel and a pidfd of its own."""
+    fd, pidfd = start_task(spec)
+    return HandOver(pidfd, [fd, os.dup(pidfd)])
+
+
+def _hand_over(function: Callable[..., int], args: Any, kwargs: Any) -> HandOver:
+    return HandOver(None, [function(*args, **kwargs)])
+
+
+def _accept(fd: int) -> int:
+    return fd

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest image: an initramfs with an interpreter, pytest and what the caller adds.
+
+It is two archives one after the other: the interpreter, which changes only with this machine's
+Python, and the payload, which changes with every edited test and costs milliseconds to pack.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vm import cpio, interpreter
+from vm.cache import atomic_path, cache_dir
+from vm.cpio import Entry
+
+
+@dataclass(frozen=True)
+class GuestImage:
+    """An initramfs file in the cache; `key` names its content."""
+
+    path: Path
+    key: str
+
+
+def build(payload: Mapping[str, Entry]) -> GuestImage:
+    """Return the image of interpreter and `payload` (guest path → entry), built at most once.
+
+    The payload holds `init`, the program that the kernel starts as process 1.
+    """
+    base = _base_layer()
+    key = _digest(base.name, *(f"{path}{payload[path]}" for path in sorted(payload)))
+    image = cache_dir("images") / f"guest-{key}.cpio"
+    if not image.exists():
+        with atomic_path(image) as unfinished:
+            cpio.write(unfinished, payload)
+            # The kernel unpacks archives in the order in which they lie in the file.
+            unfinished.write_bytes(base.read_bytes() + unfinished.read_bytes())
+    return GuestImage(image, key)
+
+
+def _base_layer() -> Path:
+    recipe = "".join(map(inspect.getsource, (cpio, interpreter)))
+    base = cache_dir("images") / f"base-{_digest(recipe, interpreter.fingerprint())}.cpio"
+    if not base.exists():
+        with atomic_path(base) as unfinished:
+            cpio.write(unfinished, interpreter.guest_files())
+    return base
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A virtual machine: QEMU as virtme-run assembles it, and nothing that outlives us."""
+
+import contextlib
+import logging
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sysconfig
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vm.accel import Accel
+from vm.cache import atomic_path, cache_dir
+from vm.console import Console
+from vm.errors import BootError
+
+logger = logging.getLogger(__name__)
+
+_QEMU_MESSAGES = 1 << 16
+
+# What virtme-run says of the socket that it is given as standard error.
+_EXPECTED_WARNING = "WARNING: unable to write kernel messages"
+
+# QEMU's parent is virtme-run, so it is QEMU that must ask to die with its parent; virtme-run, a
+# child of ours, does the same. Our own end, by SIGKILL too, thus ends both.
+_LEASH = """#!/bin/sh
+exec setpriv --pdeathsig KILL -- "$NSCONFORM_QEMU" "$@"
+"""
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """All that shapes a guest. `memory` is in the notation of QEMU's -m ("1G")."""
+
+    kernel: Path
+    image: Path
+    qemu: Path
+    accel: Accel
+    cpus: int = 2
+    memory: str = "1G"
+    append: tuple[str, ...] = ()
+
+
+class Machine:
+    """A running guest: its console and the channel that its second serial port is connected to."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        console: Console,
+        channel: socket.socket,
+        messages: socket.socket,
+    ) -> None:
+        self.console = console
+        self.channel = channel
+        self._process = process
+        self._messages = bytearray()
+        self._drain = threading.Thread(target=self._collect, args=(messages,), daemon=True)
+        self._drain.start()
+
+    def kill(self) -> None:
+        """End the guest at once. Harmless when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until QEMU has ended and its console is in the log; False if it has not."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+            return self.console.wait_for_end(seconds)
+        return False
+
+    def qemu_messages(self) -> list[str]:
+        """Return what QEMU and virtme-run said about themselves."""
+        lines = bytes(self._messages).decode(errors="replace").splitlines()
+        return [line for line in lines if line.strip() and _EXPECTED_WARNING not in line]
+
+    def _collect(self, messages: socket.socket) -> None:
+        with messages:
+            while chunk := messages.recv(4096):
+                self._messages = (self._messages + chunk)[-_QEMU_MESSAGES:]
+
+
+@contextlib.contextmanager
+def running(spec: MachineSpec, log: Path) -> Iterator[Machine]:
+    """Start a guest, recording its console to `log`; it has ended when the block is left.
+
+    The channel is a socket pair whose other end QEMU inherits, and the console a pty: nothing of
+    a guest has a name in the file system, so nothing can be left there.
+    Raises BootError when virtme-run cannot be started.
+    """
+    channel, guest_channel = socket.socketpair()
+    messages, guest_messages = socket.socketpair()
+    master, slave = pty.openpty()
+    try:
+        process = _start(spec, slave, guest_channel.fileno(), guest_messages)
+    except OSError as error:
+        for descriptor in (master, channel.detach(), messages.detach()):
+            os.close(descriptor)
+        raise BootError(f"virtme-run cannot be started: {error}; is virtme-ng installed?") from None
+    finally:
+        os.close(slave)
+        guest_channel.close()
+        guest_messages.close()
+    machine = Machine(process, Console(master, log), channel, messages)
+    try:
+        yield machine
+    finally:
+        machine.kill()
+        process.wait()
+        machine.console.wait_for_end(10)
+        channel.close()
+        os.close(master)
+
+
+def _start(
+    spec: MachineSpec, terminal: int, channel: int, messages: socket.socket
+) -> subprocess.Popen[bytes]:
+    argv = ["setpriv", "--pdeathsig", "KILL", "--", *command(spec, channel)]
+    logger.debug("starting %s", argv)
+    return subprocess.Popen(
+        argv,
+        stdin=terminal,
+        stdout=terminal,
+        # A socket, which cannot be opened again through /proc: virtme-run then adds no second
+        # kernel console (hvc0) that would double every message.
+        stderr=messages.fileno(),
+        pass_fds=[channel],
+        start_new_session=True,
+        env=_environment(spec.qemu),
+    )
+
+
+def converse(spec: MachineSpec) -> int:
+    """Run a guest whose console is this process' terminal; return QEMU's exit status."""
+    channel, guest_channel = socket.socketpair()
+    messages, guest_messages = socket.socketpair()
+    with channel, guest_channel, messages, guest_messages:
+        argv = command(spec, guest_channel.fileno())
+        with subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+            stderr=guest_messages.fileno(),
+            pass_fds=[guest_channel.fileno()],
+            env=_environment(spec.qemu),
+        ) as process:
+            return process.wait()
+
+
+def command(spec: MachineSpec, channel: int) -> list[str]:
+    """Return the argv of virtme-run; `channel` is the descriptor of the results channel."""
+    empty = str(cache_dir("empty"))
+    # fmt: off
+    return [
+        str(Path(sysconfig.get_path("scripts")) / "virtme-run"),
+        "--kimg", str(spec.kernel),
+        # Else virtme-run builds an initramfs of its own, which QEMU loads in vain.
+        "--mods", "none",
+        "--root", empty,
+        "--disable-microvm",
+        *(["--disable-kvm"] if spec.accel is Accel.TCG else []),
+        "--qemu-bin", str(_leash()),
+        "--memory", spec.memory,
+        "--cpus", str(spec.cpus),
+        *(word for option in _kernel_options(spec) for word in ("--kopt", option)),
+        "--qemu-opts",
+        *(["-machine", "accel=kvm"] if spec.accel is Accel.KVM else []),
+        "-no-reboot",
+        "-initrd", str(spec.image),
+        "-chardev", f"socket,id=results,fd={channel}",
+        "-serial", "chardev:results",
+    ]
+    # fmt: on
+
+
+def _kernel_options(spec: MachineSpec) -> list[str]:
+    return [
+        "rdinit=/init",
+        "console=ttyS0",
+        "earlyprintk=serial,ttyS0,115200",
+        "loglevel=7",
+        # A panic ends QEMU (with -no-reboot) instead of leaving a dead machine.
+        "panic=-1",
+        "sysrq_always_enabled",
+        # The agent marks each test in the log; the default would drop marks that come fast.
+        "printk.devkmsg=on",
+        # Five-level page tables, which -cpu max offers, slow every TLB miss under TCG.
+        "no5lvl",
+        *spec.append,
+    ]
+
+
+def _environment(qemu: Path) -> dict[str, str]:
+    # virtme-run obeys files in HOME and variables of its user's; a guest must depend on neither.
+    return {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(cache_dir("empty")),
+        "TERM": "dumb",
+        "NSCONFORM_QEMU": str(qemu),
+    }
+
+
+def _leash() -> Path:
+    script = cache_dir("bin") / "qemu-leash"
+    if not script.exists() or script.read_text() != _LEASH:
+        with atomic_path(script) as unfinished:
+            unfinished.write_text(_LEASH)
+            unfinished.chmod(0o755)
+    return script
