@@ -164,8 +164,9 @@ def _why_not_ready(guest: Boot, seconds: float) -> str:
 
 
 def _messages(guest: Machine) -> str:
+    """Return what QEMU said first: what follows, registers and code, is in its wake."""
     lines = guest.qemu_messages()
-    return f" ({lines[-1]})" if lines else ""
+    return f" ({lines[0]})" if lines else ""
 
 
 def _last_line(text: str) -> str:

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which tests there are: pytest's own collection, made in a process of its own.
-
-Run as `python -m harness.collect SUITES OUTPUT [PYTEST-OPTION…]`, it writes the collected tests to
-OUTPUT as JSON; `collect` is what the rest of the harness calls, and remembers the answer.
-"""
+"""Which tests there are: pytest's own collection, made in a process of its own, remembered."""
 
 import hashlib
 import json
@@ -13,8 +9,6 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-
-import pytest
 
 from harness.results import TestResult
 from vm.cache import atomic_path, cache_dir
@@ -77,7 +71,7 @@ def _planned(id: str, behaviours: list[str]) -> TestResult:  # noqa: A002 - the 
 
 def _ask_pytest(suites: Path, answer: Path, options: list[str], bytecode: Path) -> None:
     with atomic_path(answer) as unfinished:
-        argv = [sys.executable, "-m", "harness.collect", str(suites), str(unfinished), *options]
+        argv = [sys.executable, "-m", "harness.collector", str(suites), str(unfinished), *options]
         environment = os.environ | {"PYTHONPYCACHEPREFIX": str(bytecode)}
         # Settings of whoever calls us; the first would keep the compiled form from being written.
         for setting in ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS"):
@@ -98,31 +92,3 @@ def _why(output: str) -> str:
         ]:
             return found[-1]
     return lines[-1] if lines else "pytest printed nothing"
-
-
-class _Recorder:
-    def __init__(self, output: Path) -> None:
-        self._output = output
-
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        tests = [
-            {
-                "id": item.nodeid,
-                "behaviours": [row for mark in item.iter_markers("behaviour") for row in mark.args],
-            }
-            for item in session.items
-        ]
-        self._output.write_text(json.dumps(tests))
-
-
-def _main(suites: str, output: str, *options: str) -> int:
-    recorder = _Recorder(Path(output))
-    status = pytest.main(
-        ["--collect-only", "-q", f"--rootdir={suites}", *options, suites], plugins=[recorder]
-    )
-    # An expression that matches nothing is an answer too.
-    return 0 if status is pytest.ExitCode.NO_TESTS_COLLECTED else int(status)
-
-
-if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))

@@ -34,7 +34,8 @@ def select(wanted: Selection) -> tuple[Collection, tuple[TestResult, ...]]:
     collection = collect(wanted.expression, wanted.folder)
     everything = collect(suites=wanted.folder).tests if wanted.expression else collection.tests
     _check("suite", wanted.suites, sorted({test.suite for test in everything}))
-    _check("behaviour", wanted.behaviours, sorted(catalogue.load()))
+    if wanted.behaviours:
+        _check("behaviour", wanted.behaviours, sorted(catalogue.load()))
     tests = tuple(test for test in collection.tests if _matches(test, wanted))
     if not tests:
         raise ConfigError("no test is selected: `nsconform list` shows what there is")

@@ -14,7 +14,7 @@ from harness.results import KernelResult, RunResult, TestResult
 from harness.rundir import RunDirectory
 from harness.session import Job, Session
 from vm import image, kernels, qemu
-from vm.accel import Acceleration
+from vm.accel import Accel, Acceleration
 from vm.kernels import Kernel
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def execute(request: Request, progress: Progress) -> Report:
     """
     collection, tests = select(request.selection)
     program = qemu.find()
-    acceleration = Acceleration(request.settings.accel, program.text)
+    acceleration = Acceleration(request.settings.accel, str(program))
     resolved = [kernels.resolve(spec) for spec in dict.fromkeys(request.kernels)]
     guest = image.build(payload(collection))
     directory = RunDirectory(
@@ -68,9 +68,8 @@ def execute(request: Request, progress: Progress) -> Report:
         importlib.metadata.version("nsconform"),
         [_planned(kernel, tests) for kernel in resolved],
     )
-    if warning := program.warning(acceleration.current().accel):
-        for kernel in resolved:
-            progress.note(kernel.spec, warning)
+    if acceleration.current().accel is Accel.TCG and (caution := qemu.tcg_caution(program)):
+        progress.note("QEMU", caution.warning)
     jobs = [_job(kernel, tests, guest, program, request.settings) for kernel in resolved]
     interrupted = _run_jobs(jobs, acceleration, directory, progress)
     return Report(directory.complete(), directory.path, interrupted)

@@ -19,7 +19,7 @@ from vm.errors import BootError
 from vm.image import GuestImage
 from vm.kernels import Kernel
 from vm.machine import MachineSpec
-from vm.qemu import Qemu
+from vm.qemu import Qemu, usable_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Session(Observer):
         self._given_up = ""
         self._first_test: float | None = None
         self._about = KernelResult(
-            self._spec, job.kernel.release, job.kernel.arch, job.kernel.sha256, qemu=job.qemu.text
+            self._spec, job.kernel.release, job.kernel.arch, job.kernel.sha256, qemu=str(job.qemu)
         )
 
     def run(self) -> KernelResult:
@@ -183,8 +183,7 @@ class Session(Observer):
         self._progress.test_finished(self._spec, self._results[event.test])
 
     def _cpus(self, accel: Accel) -> int:
-        limit = self._job.qemu.cpu_limit(accel)
-        return min(self._job.cpus, limit) if limit else self._job.cpus
+        return usable_cpus(self._job.qemu, accel, self._job.cpus)
 
     def _machine(self, accel: Accel) -> MachineSpec:
         job = self._job

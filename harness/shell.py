@@ -18,13 +18,13 @@ def shell(spec: str, settings: Settings) -> int:
     """
     kernel = kernels.resolve(spec)
     program = qemu.find()
-    accel = Acceleration(settings.accel, program.text).current().accel
+    accel = Acceleration(settings.accel, str(program)).current().accel
     guest = MachineSpec(
         kernel=kernel.image,
         image=image.build(payload(collect())).path,
         qemu=program.path,
         accel=accel,
-        cpus=min(settings.cpus, program.cpu_limit(accel) or settings.cpus),
+        cpus=qemu.usable_cpus(program, accel, settings.cpus),
         memory=settings.memory,
         append=("nsconform.shell", "loglevel=4", *settings.append),
     )

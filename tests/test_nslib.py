@@ -24,6 +24,7 @@ from nslib import (
     has_feature,
     hold,
     hold_each,
+    holding_together,
     id_of,
     ioctl_u64,
     iterate_pages,
@@ -38,6 +39,7 @@ from nslib import (
     open_ns,
     open_owner,
     opened,
+    own_ids,
     owned,
     owner_id_of,
     peek,
@@ -96,6 +98,10 @@ class TestIds:
         with Task(NS.ALL) as task:
             assert not set(task.call(current_ids).values()) & set(current_ids().values())
 
+    def test_own_ids_ascend(self) -> None:
+        assert own_ids() == sorted(current_ids().values())
+        assert own_ids(NS.USER, NS.NET) == sorted(set(own_ids()) - {ns_id(NS.USER), ns_id(NS.NET)})
+
     def test_owner(self) -> None:
         with Task(NS.USER | NS.NET) as task, owned(task.fetch(open_ns, NS.NET)) as fd:
             assert owner_id_of(fd) == ns_id(NS.USER, task.pid)
@@ -119,6 +125,14 @@ class TestHolding:
             held = task.call(hold_each, [NS.UTS] * 50)
             assert len({one.id for one in held}) == 50
             task.call(release, held)
+
+    def test_made_together(self) -> None:
+        with holding_together(NS.USER | NS.UTS) as held:
+            assert held.keys() == {NS.USER, NS.UTS}
+            assert {kind: type_of(one.fd) for kind, one in held.items()} == {k: k for k in held}
+            assert owner_id_of(held[NS.UTS].fd) == held[NS.USER].id
+        with pytest.raises(OSError, match=f"{errno.EBADF}"):
+            os.fstat(held[NS.UTS].fd)
 
 
 @needs_handles

@@ -42,6 +42,9 @@ class Choice:
     provisional: bool = False
 
 
+_KVM_UNTRIED = Choice(Accel.KVM, "KVM works on this host", provisional=True)
+
+
 class Acceleration:
     """How the guests of a run are executed. All its kernels share one; thread-safe."""
 
@@ -71,17 +74,19 @@ class Acceleration:
                 self._remember()
                 self._worth_remembering = False
 
-    def reject(self, why: str) -> bool:
-        """Take note that a guest on KVM did not come up; False if there is no other way.
+    def reject(self, accel: Accel, why: str) -> bool:
+        """Take note that a guest did not come up with `accel`; False if there is no other way.
 
         Whether KVM or the kernel was at fault shows when the kernel is emulated, so nothing is
-        remembered before `confirm`.
+        remembered before `confirm`, and a kernel that does not come up either way says nothing
+        about KVM: the next one tries it again.
         """
         with self._lock:
-            if self._demanded:
-                return False
-            self._choice = Choice(Accel.TCG, f"KVM opened but {why}")
-            return True
+            if accel is Accel.TCG and self._worth_remembering:
+                self._choice = _KVM_UNTRIED
+            elif accel is Accel.KVM and self._choice.provisional and not self._demanded:
+                self._choice = Choice(Accel.TCG, f"KVM opened but {why}")
+            return self._choice.accel is not accel
 
     def _first_choice(self, requested: str) -> Choice:
         if requested not in ("auto", *Accel):
@@ -95,7 +100,7 @@ class Acceleration:
             return Choice(Accel.KVM, "asked for with --accel kvm", provisional=True)
         if obstacle:
             return Choice(Accel.TCG, obstacle)
-        return self._remembered() or Choice(Accel.KVM, "KVM works on this host", provisional=True)
+        return self._remembered() or _KVM_UNTRIED
 
     def _remembered(self) -> Choice | None:
         try:

@@ -182,6 +182,9 @@ class Apt:
             "Dir::State::lists": self._made("lists/partial").parent,
             "Dir::Etc::sourcelist": "/dev/null",
             "Dir::Etc::sourceparts": self._made("sources"),
+            # A quarter of the room, on the disk and on the wire.
+            "Acquire::GzipIndexes": "true",
+            "Acquire::Languages": "none",
             # Opening 60 MB of lists takes seconds without it, and images of containers turn it off.
             "Dir::Cache::pkgcache": "pkgcache.bin" if cached else "",
             "Dir::Cache::srcpkgcache": "",

@@ -45,6 +45,8 @@ def atomic_path(final: Path) -> Iterator[Path]:
     exception the temporary file is removed and `final` stays as it was.
     """
     handle, name = tempfile.mkstemp(prefix=f".{final.name}.", dir=final.parent)
+    # mkstemp(3) lets only the owner read; what is finished follows the umask as any file does.
+    os.fchmod(handle, 0o666 & ~_umask())
     os.close(handle)
     temporary = Path(name)
     try:
@@ -53,6 +55,12 @@ def atomic_path(final: Path) -> Iterator[Path]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    # umask(2) can be read only by setting it, which another thread may notice.
+    with Path("/proc/self/status").open() as status:
+        return next(int(line.split()[1], 8) for line in status if line.startswith("Umask:"))
 
 
 def _sync(file: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import pexpect
 from pexpect.fdpexpect import fdspawn
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 # What one boot may write to its log; a guest that floods its console must not fill our disk.
 LOG_LIMIT = 32 << 20
+_FULL = b"\n[nsconform: the log is full, the rest of this console is not kept]\n"
 _CHUNK = 1 << 16
 _TAIL_LINES = 2000
 # QEMU's escape character on a multiplexed console (virtme-run passes -echr 1), then "send break".
@@ -40,18 +41,21 @@ class Console:
 
     `descriptor` is the master side of the pty that QEMU's console is connected to; everything
     that arrives there goes to `log`, byte for byte up to LOG_LIMIT. Line numbers count from 1.
+    Raises OSError when the log cannot be made.
     """
 
     def __init__(self, descriptor: int, log: Path) -> None:
         self._child = fdspawn(descriptor, timeout=None, maxread=_CHUNK)
-        self._log = log
+        # Unbuffered: what has come is in the file, whatever happens to us.
+        self._log = log.open("wb", buffering=0)
         self._lock = threading.Lock()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._incidents: list[Incident] = []
         self._marks: dict[str, list[int]] = {}
         self._line = 0
         self._partial = b""
-        self._written = 0
+        self._read_bytes = 0
+        self._room = LOG_LIMIT
         self._booted = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="console", daemon=True)
@@ -99,8 +103,8 @@ class Console:
     def _wait_for_silence(self, seconds: float) -> None:
         """Wait until nothing was printed for `seconds`, ten times that at most."""
         for _ in range(10):
-            before = self._written
-            if self._ended.wait(seconds) or self._written == before:
+            before = self._read_bytes
+            if self._ended.wait(seconds) or self._read_bytes == before:
                 return
 
     def send(self, data: bytes) -> None:
@@ -111,9 +115,13 @@ class Console:
             logger.debug("console is gone: %s", error)
 
     def _follow(self) -> None:
-        with self._log.open("wb") as log:
-            while chunk := self._read():
-                self._record(log, chunk)
+        while chunk := self._read():
+            self._keep(chunk)
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            self._partial = self._partial[-_CHUNK:]
+            for line in lines:
+                self._scan(line)
+        self._log.close()
         if self._partial:
             self._scan(self._partial)
         self._booted.set()
@@ -126,18 +134,21 @@ class Console:
             # Linux reports the closing of a pty's other side as EIO.
             return b""
 
-    def _record(self, log: BinaryIO, chunk: bytes) -> None:
-        room = LOG_LIMIT - self._written
-        if room > 0:
-            log.write(chunk[:room])
-            log.flush()
-        if 0 < room < len(chunk):
-            log.write(b"\n[nsconform: the log is full, the rest of this console is not kept]\n")
-        self._written += len(chunk)
-        *lines, self._partial = (self._partial + chunk).split(b"\n")
-        self._partial = self._partial[-_CHUNK:]
-        for line in lines:
-            self._scan(line)
+    def _keep(self, chunk: bytes) -> None:
+        """Write what has come to the log, as far as there is room."""
+        room = self._room
+        self._read_bytes += len(chunk)
+        self._room = max(room - len(chunk), 0)
+        if not room:
+            return
+        try:
+            self._log.write(chunk[:room])
+            if room < len(chunk):
+                self._log.write(_FULL)
+        except OSError as error:
+            # The guest goes on all the same: whoever stops reading its console stops the guest.
+            logger.warning("%s is cut off: %s", self._log.name, error.strerror)
+            self._room = 0
 
     def _scan(self, raw: bytes) -> None:
         line = raw.rstrip(b"\r").decode(errors="replace")

@@ -16,6 +16,7 @@ from vm.packages import Offer, version_key
 logger = logging.getLogger(__name__)
 
 _MIRROR_PREFIX = "debian:"
+_HOST_ROOT = Path("/")
 _TREE_IMAGE = Path("arch/x86/boot/bzImage")
 # listns(2): commit 76b6f5dfb3fd ("nstree: add listns()"), first released in 6.19.
 _LISTNS_SINCE = "6.19~"
@@ -42,9 +43,10 @@ def resolve(spec: str, *, cache: Path | None = None) -> Kernel:
     """Return the kernel that `spec` names.
 
     A spec is a bzImage file, a `.deb` file, a kernel source tree, `host` (the image of the running
-    kernel), `debian:VERSION` (`debian:6.12` is the newest 6.12), `debian:SUITE`, `debian:newest`,
-    `debian:newest-with-listns` or `debian:newest-without-listns` of the machine's mirror. `cache` is the cache folder, the user's own by default. Raises ConfigError for what is no
-    kernel for x86_64, is not offered, or cannot be fetched.
+    kernel), or a kernel that the machine's mirror packages: `debian:VERSION` (`debian:6.12` is the
+    newest 6.12), `debian:SUITE`, `debian:newest`, `debian:newest-with-listns`,
+    `debian:newest-without-listns`. `cache` is the cache folder, the user's own by default. Raises
+    ConfigError for what is no kernel for x86_64, is not offered, or cannot be fetched.
     """
     try:
         return _resolve(spec, cache)
@@ -94,13 +96,14 @@ _ROLES: dict[str, Callable[[str], bool]] = {
 
 def _host_image() -> tuple[Path, str]:
     release = os.uname().release
-    places = [f"/boot/vmlinuz-{release}"]
-    places += [f"{lib}/modules/{release}/vmlinuz" for lib in ("/usr/lib", "/lib")]
-    for place in map(Path, places):
-        if place.is_file():
-            return place, f"running kernel, {place}"
-    raise ConfigError(f"host: no image of the running kernel {release}: neither {places[0]} exists "
-                      f"nor {places[1]}")  # fmt: skip
+    places = [f"boot/vmlinuz-{release}"]
+    places += [f"{library}/modules/{release}/vmlinuz" for library in ("usr/lib", "lib")]
+    for place in places:
+        if (image := _HOST_ROOT / place).is_file():
+            return image, f"running kernel, {image}"
+    raise ConfigError(
+        f"host: no image of the running kernel: neither /{places[0]} exists nor /{places[1]}"
+    )
 
 
 def _from_tree(spec: str, tree: Path) -> Kernel:

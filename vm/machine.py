@@ -22,6 +22,7 @@ from vm.errors import BootError
 logger = logging.getLogger(__name__)
 
 _QEMU_MESSAGES = 1 << 16
+_LAST_WORDS_SECONDS = 10
 
 # What virtme-run says of the socket that it is given as standard error.
 _EXPECTED_WARNING = "WARNING: unable to write kernel messages"
@@ -63,10 +64,13 @@ class Machine:
         self._drain = threading.Thread(target=self._collect, args=(messages,), daemon=True)
         self._drain.start()
 
-    def kill(self) -> None:
-        """End the guest at once. Harmless when it has ended."""
+    def end(self) -> None:
+        """End the guest at once, and wait until all that it said is in the log."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._drain.join(_LAST_WORDS_SECONDS)
+        self.console.wait_for_end(_LAST_WORDS_SECONDS)
 
     def wait(self, seconds: float) -> bool:
         """Wait until QEMU has ended and its console is in the log; False if it has not."""
@@ -81,9 +85,9 @@ class Machine:
         return [line for line in lines if line.strip() and _EXPECTED_WARNING not in line]
 
     def _collect(self, messages: socket.socket) -> None:
-        with messages:
-            while chunk := messages.recv(4096):
-                self._messages = (self._messages + chunk)[-_QEMU_MESSAGES:]
+        while chunk := messages.recv(4096):
+            # What comes first tells the cause; what follows, such as registers, can be long.
+            self._messages += chunk[: _QEMU_MESSAGES - len(self._messages)]
 
 
 @contextlib.contextmanager
@@ -92,30 +96,32 @@ def running(spec: MachineSpec, log: Path) -> Iterator[Machine]:
 
     The channel is a socket pair whose other end QEMU inherits, and the console a pty: nothing of
     a guest has a name in the file system, so nothing can be left there.
-    Raises BootError when virtme-run cannot be started.
+    Raises BootError when it cannot be started.
     """
-    channel, guest_channel = socket.socketpair()
-    messages, guest_messages = socket.socketpair()
-    master, slave = pty.openpty()
-    try:
-        process = _start(spec, slave, guest_channel.fileno(), guest_messages)
-    except OSError as error:
-        for descriptor in (master, channel.detach(), messages.detach()):
-            os.close(descriptor)
-        raise BootError(f"virtme-run cannot be started: {error}; is virtme-ng installed?") from None
-    finally:
-        os.close(slave)
-        guest_channel.close()
-        guest_messages.close()
-    machine = Machine(process, Console(master, log), channel, messages)
-    try:
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as guests:
+        channel, guest_channel = _socket_pair(ours, guests)
+        messages, guest_messages = _socket_pair(ours, guests)
+        master, slave = pty.openpty()
+        ours.callback(os.close, master)
+        guests.callback(os.close, slave)
+        try:
+            console = Console(master, log)
+            ours.callback(console.wait_for_end, _LAST_WORDS_SECONDS)
+            process = _start(spec, slave, guest_channel.fileno(), guest_messages)
+        except OSError as error:
+            raise BootError(f"no guest can be started: {error}; run `make setup`") from None
+        machine = Machine(process, console, channel, messages)
+        ours.callback(machine.end)
+        # Else console and channels would not end with QEMU.
+        guests.close()
         yield machine
-    finally:
-        machine.kill()
-        process.wait()
-        machine.console.wait_for_end(10)
-        channel.close()
-        os.close(master)
+
+
+def _socket_pair(
+    ours: contextlib.ExitStack, guests: contextlib.ExitStack
+) -> tuple[socket.socket, socket.socket]:
+    our_end, guest_end = socket.socketpair()
+    return ours.enter_context(our_end), guests.enter_context(guest_end)
 
 
 def _start(
@@ -166,7 +172,8 @@ def command(spec: MachineSpec, channel: int) -> list[str]:
         "--qemu-bin", str(_leash()),
         "--memory", spec.memory,
         "--cpus", str(spec.cpus),
-        *(word for option in _kernel_options(spec) for word in ("--kopt", option)),
+        # In one word, so that virtme-run takes no option of the kernel's for one of its own.
+        *(f"--kopt={option}" for option in _kernel_options(spec)),
         "--qemu-opts",
         *(["-machine", "accel=kvm"] if spec.accel is Accel.KVM else []),
         "-no-reboot",
@@ -180,9 +187,12 @@ def command(spec: MachineSpec, channel: int) -> list[str]:
 def _kernel_options(spec: MachineSpec) -> list[str]:
     return [
         "rdinit=/init",
+        # Before the console: what was logged earlier is printed as the level then says.
+        "loglevel=7",
         "console=ttyS0",
         "earlyprintk=serial,ttyS0,115200",
-        "loglevel=7",
+        # By the stamp we tell the kernel's lines from others; a kernel may be built without.
+        "printk.time=1",
         # A panic ends QEMU (with -no-reboot) instead of leaving a dead machine.
         "panic=-1",
         "sysrq_always_enabled",

@@ -69,8 +69,7 @@ def _fresh(folder: Path, max_age: float) -> Listing | None:
         return None
     try:
         return Listing(**json.loads(index.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        logger.warning("making %s anew: %s", index, error)
+    except (ValueError, TypeError):  # of an older version, or damaged: it is made anew
         return None
 
 

@@ -139,8 +139,10 @@ def fetch(package: str, version: str, *, cache: Path | None = None) -> Path:
     # One at a time: who had to wait finds the package in the cache.
     with scratch_folder(folder) as scratch:
         if not final.exists():
+            apt = _folder(cache, "apt")
+            listing(apt, (), max_age=float("inf"))  # apt finds nothing without lists
             logger.info("fetching %s %s", package, version)
-            downloaded = Apt(_folder(cache, "apt")).download(package, version, scratch)
+            downloaded = Apt(apt).download(package, version, scratch)
             with atomic_path(final) as temporary:
                 downloaded.rename(temporary)
     return final

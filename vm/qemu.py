@@ -7,11 +7,12 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from vm.accel import Accel
 from vm.errors import ConfigError
 
 PROGRAM = "qemu-system-x86_64"
 # Debian's 7.2 corrupts guests with two CPUs under TCG: 6.12 kernels die of double faults in most
-# boots, with one CPU in none. 8.2 is the oldest seen to work, 10.0 the newest.
+# boots, with one CPU in none. 10.0 booted them all; nothing older than 8.2 is trusted.
 MINIMUM = (8, 2)
 _VERSION_SECONDS = 30
 
@@ -75,3 +76,9 @@ def tcg_caution(qemu: Qemu) -> Caution | None:
         f"install {needed} or newer (`make setup` takes it from backports on Debian 12)",
         max_cpus=1,
     )
+
+
+def usable_cpus(qemu: Qemu, accel: Accel, wanted: int) -> int:
+    """Return how many CPUs a guest may have: `wanted`, or fewer where QEMU cannot be trusted."""
+    caution = tcg_caution(qemu) if accel is Accel.TCG else None
+    return min(wanted, caution.max_cpus) if caution else wanted

@@ -22,10 +22,13 @@ from harness.guest.child import RunningTest, Verdict
 from harness.guest.wire import Decoder, Message, cut, encode
 
 # What pytest does for people at terminals costs a guest a quarter of its start.
-_PYTEST_OPTIONS = (
-    *"-p no:cacheprovider -p no:terminal -p no:logging -p no:faulthandler -p no:junitxml".split(),
-    *"-p no:doctest -p no:pastebin -p no:unittest -p no:debugging -p no:stepwise".split(),
-    *"-p no:setuponly -p no:setupplan -p no:reports --capture=no".split(),
+_PYTEST_OPTIONS = tuple(
+    f"-pno:{plugin}"
+    for plugin in (
+        "cacheprovider capture debugging doctest faulthandler junitxml legacypath logging monkeypatch "
+        "pastebin recwarn reports setuponly setupplan stepwise subtests terminal threadexception "
+        "tmpdir unittest unraisableexception warnings"
+    ).split()
 )
 # mm/oom_kill.c
 _OUT_OF_MEMORY = r"^(?:Out of memory|Memory cgroup out of memory): Killed process"

@@ -4,10 +4,12 @@
 import json
 import os
 import signal
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 from harness.guest.wire import cut
 
@@ -15,6 +17,7 @@ from harness.guest.wire import cut
 _KERNEL_FAULTS = (AssertionError, OSError, pytest.fail.Exception)
 
 _OUTPUT_LIMIT = 1 << 20
+_When = Literal["setup", "call", "teardown"]
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,6 @@ class RunningTest:
         """Give the descriptors back."""
         os.close(self.verdict)
         os.close(self.output)
-
-
-class _Faults:
-    """Tells whose fault an exception was, which pytest's reports do not say."""
-
-    def __init__(self) -> None:
-        self.kernel = True
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
-        report = yield
-        if report.failed and call.excinfo is not None:
-            self.kernel = self.kernel and isinstance(call.excinfo.value, _KERNEL_FAULTS)
-        return report
 
 
 def start(item: pytest.Item) -> RunningTest:
@@ -115,17 +104,27 @@ def _send(descriptor: int, verdict: Verdict) -> None:
 
 
 def _judge(item: pytest.Item) -> Verdict:
-    faults = _Faults()
-    item.config.pluginmanager.register(faults)
-    reports = runtestprotocol(item, log=False, nextitem=None)
-    observations = dict(item.user_properties)
-    for report in reports:
-        if report.skipped:
-            return Verdict("skip", _skip_reason(report), observations=observations)
-        if report.failed:
-            outcome = "fail" if faults.kernel else "error"
-            return Verdict(outcome, _headline(report), cut(report.longreprtext), observations)
-    return Verdict("pass", observations=observations)
+    """Take a test through pytest's three phases; what is wrong first is the verdict."""
+    hook = item.ihook
+    wrong = _phase(item, "setup", hook.pytest_runtest_setup)
+    if wrong is None:
+        wrong = _phase(item, "call", hook.pytest_runtest_call)
+    also = _phase(item, "teardown", partial(hook.pytest_runtest_teardown, nextitem=None))
+    verdict = wrong or also or Verdict("pass")
+    return replace(verdict, observations=dict(item.user_properties))
+
+
+def _phase(item: pytest.Item, when: _When, run: Callable[..., object]) -> Verdict | None:
+    """Run one phase; None if all is well, in which case no report is made: that would take as
+    long as the test itself."""
+    call = pytest.CallInfo.from_call(lambda: run(item=item), when=when)
+    if call.excinfo is None:
+        return None
+    report = item.ihook.pytest_runtest_makereport(item=item, call=call)
+    if report.skipped:
+        return Verdict("skip", _skip_reason(report))
+    outcome = "fail" if isinstance(call.excinfo.value, _KERNEL_FAULTS) else "error"
+    return Verdict(outcome, _headline(report), cut(report.longreprtext))
 
 
 def _skip_reason(report: pytest.TestReport) -> str:

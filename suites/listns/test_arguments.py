@@ -18,9 +18,9 @@ from nslib import (
     NS,
     Cap,
     ListRequest,
+    Room,
     Task,
     errno_of,
-    guarded_room,
     holding,
     list_into,
     list_page,
@@ -67,8 +67,8 @@ def test_count_above_the_limit_overflows() -> None:
 
 
 @pytest.mark.behaviour("LNS-ARG-05")
-def test_count_at_the_limit_is_accepted() -> None:
-    with guarded_room() as room, holding(NS.TIME) as [time]:
+def test_count_at_the_limit_is_accepted(room: Room) -> None:
+    with holding(NS.TIME) as [time]:
         newest = ListRequest(NS.TIME, cursor=time.id - 1)
         assert list_into(newest, room.end - 8, MAX_NR) == 1
         assert read_ids(room.end - 8, 1) == [time.id]
@@ -82,13 +82,12 @@ def test_count_has_64_bits() -> None:
 
 
 @pytest.mark.behaviour("LNS-ARG-07")
-@pytest.mark.parametrize("owner", [0, INITIAL_USER_NS])
-def test_room_for_none_gives_none(owner: int) -> None:
-    with guarded_room() as room:
-        poke(room.start, PATTERN)
+def test_room_for_none_gives_none(room: Room) -> None:
+    poke(room.start, PATTERN)
+    for owner in (0, INITIAL_USER_NS):
         assert list_into(ListRequest(owner=owner), room.start, 0) == 0
-        assert peek(room.start, len(PATTERN)) == PATTERN
         assert list_into(ListRequest(owner=owner), 0, 0) == 0
+    assert peek(room.start, len(PATTERN)) == PATTERN
 
 
 @pytest.mark.behaviour("LNS-ARG-08")

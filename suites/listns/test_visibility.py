@@ -145,21 +145,21 @@ def test_namespace_for_children_is_not_current(kind: NS) -> None:
 @pytest.mark.behaviour("LNS-PRM-16")
 def test_current_is_what_the_thread_is_in() -> None:
     with Task(uid=SOMEBODY, caps=Cap.SYS_ADMIN) as task:
-        thread, main, inside = task.call(_lists_of_two_threads)
-    assert thread == [inside]
+        thread, inside, main = task.call(_lists_of_two_threads)
+    assert thread == inside
     assert main == [ns_id(NS.UTS)]
-    assert thread != main
+    assert inside != main
 
 
-def _lists_of_two_threads() -> tuple[list[int], list[int], int]:
-    """What a thread and the main one list of uts namespaces; and the one that the thread is in."""
+def _lists_of_two_threads() -> tuple[list[int], list[int], list[int]]:
+    """What a thread lists of uts namespaces, the one that it is in, what the main thread lists."""
     both = threading.Barrier(2, timeout=scaled(5))
-    results: list[tuple[list[int], int]] = []
+    results: list[list[int]] = []
 
     def leave() -> None:
         unshare(NS.UTS)
         limit_caps(Cap.NONE)  # of this thread only, as all credentials
-        results.append((list_all(NS.UTS), ns_id(NS.UTS)))
+        results.extend([list_all(NS.UTS), [ns_id(NS.UTS)]])
         both.wait()
         both.wait()  # The namespace must live on while the other lists.
 
@@ -170,7 +170,7 @@ def _lists_of_two_threads() -> tuple[list[int], list[int], int]:
     main = list_all(NS.UTS)
     both.wait()
     thread.join()
-    return results[0][0], main, results[0][1]
+    return results[0], results[1], main
 
 
 @pytest.mark.behaviour("LNS-PRM-17")

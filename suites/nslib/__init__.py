@@ -25,7 +25,16 @@ from .handles import (
     open_handle,
     open_id,
 )
-from .holding import Held, hold, hold_each, holding, holding_together, release
+from .holding import (
+    Held,
+    hold,
+    hold_each,
+    hold_inactive,
+    holding,
+    holding_together,
+    ids_of,
+    release,
+)
 from .ids import current_ids, id_of, ns_id, open_ns, opened, own_ids, owned, owner_id_of, type_of
 from .ioctls import (
     NS_GET_ID,
@@ -97,6 +106,7 @@ from .syscalls import (
     MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
+    detached_mount,
     errno_of,
     ioctl,
     listns_raw,
@@ -175,6 +185,7 @@ __all__ = [
     "become",
     "configured_types",
     "current_ids",
+    "detached_mount",
     "effective_caps",
     "encode_handle",
     "errno_of",
@@ -188,6 +199,7 @@ __all__ = [
     "holding",
     "holding_together",
     "id_of",
+    "ids_of",
     "ioctl",
     "ioctl_u64",
     "iterate_pages",

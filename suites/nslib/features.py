@@ -124,9 +124,11 @@ def has_feature(name: str) -> bool:
     return FEATURES[name].probe()
 
 
-def configured_types() -> list[NS]:
-    """The namespace types that the running kernel has; it cannot be built without mount ones."""
-    return [kind for kind in NS if kind == NS.MNT or has_feature(f"{kind.link}_ns")]
+def configured_types(*without: NS) -> list[NS]:
+    """The namespace types that the running kernel has, `without` some of them."""
+    kinds = [kind for kind in NS if kind not in without]
+    # No kernel can be built without mount namespaces.
+    return [kind for kind in kinds if kind == NS.MNT or has_feature(f"{kind.link}_ns")]
 
 
 def probe_all() -> dict[str, bool]:

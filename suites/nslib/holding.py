@@ -8,11 +8,11 @@ the calling task, so they are for Task.call() mostly.
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
 from typing import NamedTuple
 
 from .forking import end_child, fork_into, pid_in_proc
-from .ids import id_of, ns_id, open_ns, opened, owned
+from .ids import id_of, ns_id, open_ns, owned
 from .ioctls import PidfdGet, open_of_pidfd
 from .namespaces import NS
 from .syscalls import setns, unshare
@@ -53,6 +53,11 @@ def hold_inactive() -> Held:
             setns(origin, NS.IPC)
 
 
+def ids_of(held: Iterable[Held]) -> list[int]:
+    """The ids of held namespaces."""
+    return [one.id for one in held]
+
+
 def release(held: Iterable[Held]) -> None:
     """Close the fds of held namespaces, so that they are inactive when this returns."""
     for _, fd in held:
@@ -83,14 +88,14 @@ def holding_together(kinds: NS) -> Iterator[dict[NS, Held]]:
 
 
 def _new_ns(kind: NS) -> int:
-    with owned(open_ns(kind)) as origin, opened(".", os.O_PATH) as folder:
+    # Return to a mount namespace is to its root directory.
+    stay = chdir(".") if kind == NS.MNT else nullcontext()
+    with stay, owned(open_ns(kind)) as origin:
         unshare(kind)
         try:
             return _open_child_pid_ns() if kind == NS.PID else open_ns(kind.child_link)
         finally:
             setns(origin, kind)
-            if kind == NS.MNT:  # it has moved the caller to the root directory
-                os.fchdir(folder)
 
 
 def _open_child_pid_ns() -> int:

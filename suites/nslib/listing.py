@@ -20,7 +20,7 @@ MAX_NR = 1_000_000
 """Largest count that listns accepts (kernel/nstree.c)."""
 
 _NS_ID_REQ = struct.Struct("<IIQIIQ")
-_LARGE_PAGE = 4096
+_LARGE_PAGE = 1024
 
 
 class ListingError(AssertionError):
@@ -84,9 +84,11 @@ def iterate_pages(request: ListRequest, nr: int) -> Iterator[list[int]]:
         request = replace(request, cursor=page[-1])
 
 
-def list_all(types: int = 0, owner: int = 0, page_size: int = _LARGE_PAGE) -> list[int]:
-    """All listed ids in the order in which the kernel gives them, by pagination."""
-    pages = iterate_pages(ListRequest(types=types, owner=owner), page_size)
+def list_all(
+    types: int = 0, owner: int = 0, page_size: int = _LARGE_PAGE, cursor: int = 0
+) -> list[int]:
+    """All listed ids above `cursor` in the order in which the kernel gives them, by pagination."""
+    pages = iterate_pages(ListRequest(types, owner, cursor), page_size)
     return [ns_id for page in pages for ns_id in page]
 
 

@@ -21,6 +21,9 @@ _libc_locked.syscall.restype = ctypes.c_long
 _libc.mmap.restype = ctypes.c_void_p
 
 SYS_OPEN_TREE = 428  # the same on every architecture but alpha (arch/*/syscall.tbl)
+SYS_FSOPEN = 430
+SYS_FSCONFIG = 431
+SYS_FSMOUNT = 432
 SYS_CLONE3 = 435
 SYS_CLOSE_RANGE = 436
 SYS_LISTNS = 470
@@ -40,6 +43,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 2
 OPEN_TREE_CLONE = 1
+FSCONFIG_CMD_CREATE = 6
 
 
 def _checked(result: int) -> int:
@@ -161,6 +165,17 @@ def open_tree(dirfd: int, path: str, flags: int) -> int:
     """open_tree(2): an fd of a mount, with OPEN_TREE_CLONE of a detached copy of it."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     return syscall(SYS_OPEN_TREE, dirfd, ctypes.addressof(name), flags)
+
+
+def detached_mount(filesystem: str = "tmpfs") -> int:
+    """fsopen(2), fsconfig(2), fsmount(2): an fd of a new mount that is attached nowhere."""
+    name = ctypes.create_string_buffer(os.fsencode(filesystem))
+    context = syscall(SYS_FSOPEN, ctypes.addressof(name), 0)
+    try:
+        syscall(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0)
+        return syscall(SYS_FSMOUNT, context, 0, 0)
+    finally:
+        os.close(context)
 
 
 def mmap_anonymous(length: int) -> int:
