@@ -44,12 +44,15 @@ class Ending:
 
 @dataclass
 class Boot:
-    """What is known of a boot while it lasts."""
+    """What is known of a boot while it lasts: `asked` are the tests that the guest is to run, and
+    `strays` is the number of events that fit none of them, or not then."""
 
     machine: Machine
     channel: Channel
     hello: Hello | None = None
+    asked: frozenset[str] = frozenset()
     running: str = ""
+    strays: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -96,6 +99,7 @@ def run(guest: Boot, tests: Sequence[str], observer: Observer, user_scale: float
     """Run tests in a guest that is ready, until they are done or the guest is not fit any more."""
     assert guest.hello is not None
     scale = user_scale * max(1.0, guest.hello.uptime / _FAST_BOOT_SECONDS)
+    guest.asked = frozenset(tests)
     guest.channel.run(tests, scale, kernel_log.SPLAT)
     while True:
         event = guest.channel.receive(_SILENCE_SECONDS * scale)
@@ -108,17 +112,20 @@ def run(guest: Boot, tests: Sequence[str], observer: Observer, user_scale: float
 
 def _take(guest: Boot, event: Event, observer: Observer) -> Ending | None:
     match event:
-        case Start():
+        case Start() if event.test in guest.asked:
             guest.running = event.test
             observer.started(guest, event.test)
-        case Finish():
+        case Finish() if event.test == guest.running:
             guest.running = ""
             observer.finished(guest, event)
             if event.stuck:
                 _show_blocked_tasks(guest.machine)
                 return Ending(f"{event.test} hangs in the kernel")
             if event.dirty:
-                return Ending(f"{event.test} left something behind that cannot be removed")
+                return Ending(f"{event.test} left the guest unfit for another test")
+        case Start() | Finish():
+            # A test can write to the results channel too, even what looks like an event.
+            guest.strays += 1
         case Broken(what="agent"):
             return Ending("the agent failed", guest.running, Outcome.ERROR, event.detail)
         case Done():

@@ -2,11 +2,12 @@
 """The command line: what the user typed, turned into calls, and errors into one line each."""
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,16 +74,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", default=["debian:newest"],
-                        help=_KERNEL_HELP + "; default: %(default)s")  # fmt: skip
+                        help=_KERNEL_HELP + "; default: debian:newest")  # fmt: skip
     _add_selection(parser)
     _add_machine(parser)
     # fmt: off
-    parser.add_argument("--repeat", type=_count, default=1, metavar="N",
+    parser.add_argument("--repeat", type=_at_least(1), default=1, metavar="N",
                         help="run every test N times, each time in a fresh boot")
-    parser.add_argument("--retries", type=_natural, default=1, metavar="N",
+    parser.add_argument("--retries", type=_at_least(0), default=1, metavar="N",
                         help="run a failure up to N more times in fresh boots (default 1)")
     parser.add_argument("--timeout-scale", type=_positive, default=1.0, metavar="X",
-                        help="multiply every deadline by X, on top of the guest's measured speed")
+                        help="multiply deadlines by X, on top of the guest's measured speed")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="where run directories go (default %(default)s)")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML to FILE")
@@ -108,7 +109,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     parser.add_argument("--accel", default="auto", choices=["auto", "kvm", "tcg"],
                         help="how to execute guests; auto tries KVM by a boot (default)")
-    parser.add_argument("--cpus", type=_count, default=2, metavar="N", help="CPUs (default 2)")
+    parser.add_argument("--cpus", type=_at_least(1), default=2, metavar="N", help="default 2")
     parser.add_argument("--memory", default="1G", metavar="SIZE", help="memory (default 1G)")
     parser.add_argument("--append", action="append", default=[], metavar="ARG",
                         help="add ARG to the kernel's command line; can be given again")
@@ -145,9 +146,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    _, tests = select(_selection(arguments))
+    selection = _selection(arguments)
+    _, tests = select(selection)
     if arguments.behaviours:
-        listing.print_behaviours(tests, catalogue.load())
+        listing.print_behaviours(tests, catalogue.load(), everything=selection == Selection())
     else:
         listing.print_tests(tests)
     return 0
@@ -179,19 +181,17 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return replace(Settings(), **given | {"append": tuple(arguments.append)})
 
 
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
+def _at_least(minimum: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number from {minimum} on")
+        return int(text)
 
-
-def _natural(text: str) -> int:
-    if (number := int(text)) < 0:
-        raise ValueError
     return number
 
 
 def _positive(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
-        raise ValueError
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) < float("inf"):
+            return number
+    raise argparse.ArgumentTypeError(f"{text} is not a number above 0")

@@ -19,13 +19,20 @@ def print_tests(tests: Iterable[TestResult]) -> None:
         print(test.id, *test.behaviours)
 
 
-def print_behaviours(tests: Iterable[TestResult], catalogue: Mapping[str, Behaviour]) -> None:
-    """Print each behaviour with its sentence and, indented, the tests that assert it."""
+def print_behaviours(
+    tests: Iterable[TestResult], catalogue: Mapping[str, Behaviour], *, everything: bool
+) -> None:
+    """Print behaviours with their sentences and, indented, the tests that assert them.
+
+    Those that none of the tests asserts are printed only if `everything` is wanted.
+    """
     by_behaviour: dict[str, list[str]] = defaultdict(list)
     for test in tests:
         for behaviour in test.behaviours:
             by_behaviour[behaviour].append(test.id)
     for row in catalogue.values():
+        if not everything and row.id not in by_behaviour:
+            continue
         print(f"{row.id}  {row.sentence}")
         waived = [f"waived: {row.waived}"] if row.waived else []
         for line in [*by_behaviour[row.id], *waived] or ["no test"]:

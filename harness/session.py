@@ -84,6 +84,8 @@ class Session(Observer):
 
     def _round(self, tests: Sequence[str], why: str) -> None:
         """Run each of the tests once, in a fresh boot, and in more when one does not survive."""
+        if self._given_up:
+            return
         self._pending = dict.fromkeys(tests)
         while self._pending and not self._given_up:
             before = len(self._pending)
@@ -120,7 +122,11 @@ class Session(Observer):
             self._directory.event_log(self._spec, number, tests) as log,
             booting.boot(self._machine(choice.accel), console, log.write) as guest,
         ):
-            ending = self._live(guest, choice.accel, provisional=choice.provisional)
+            try:
+                ending = self._live(guest, choice.accel, provisional=choice.provisional)
+            except KeyboardInterrupt:
+                self._end(guest, number, Ending("interrupted"))
+                raise
         self._end(guest, number, ending)
 
     def _live(self, guest: Boot, accel: Accel, *, provisional: bool) -> Ending:
@@ -129,7 +135,8 @@ class Session(Observer):
             booting.wait_until_ready(guest, accel, provisional=provisional, scale=scale)
         except BootError as error:
             self._show(guest, str(error))
-            if provisional and not self._acceleration.reject(str(error)):
+            another_way = self._acceleration.reject(accel, str(error))
+            if provisional and not another_way:
                 self._given_up = f"--accel kvm: {error}; use --accel auto or tcg"
             return Ending(str(error))
         self._acceleration.confirm(accel)
@@ -152,7 +159,7 @@ class Session(Observer):
             self._judge(guest, lost)
         for note in guest.notes:
             self._progress.note(self._spec, note)
-        if lines := guest.channel.rubbish:
+        if lines := guest.channel.rubbish + guest.strays:
             text = f"boot {number}: {lines} lines on the results channel are no events"
             self._progress.note(self._spec, text)
         name = self._directory.console(self._spec, number).name

@@ -101,11 +101,10 @@ def _script(name: str) -> Entry:
 
 
 def _libraries(purelib: str) -> Iterator[tuple[str, Entry]]:
-    """Yield what nsconform requires, and its own metadata."""
-    for name in _required("nsconform"):
+    """Yield the distributions that nsconform requires."""
+    for name in _required("nsconform") - {"nsconform"}:
         for file in metadata.distribution(name).files or ():
-            kept = ".dist-info/" in str(file) if name == "nsconform" else file.parts[0] != ".."
-            if kept and "__pycache__" not in file.parts:
+            if file.parts[0] != ".." and "__pycache__" not in file.parts:
                 yield from _installed(Path(str(file.locate())), f"{purelib}/{file}")
 
 
@@ -120,6 +119,10 @@ def _required(name: str) -> set[str]:
 
 
 def _project(purelib: str) -> Iterator[tuple[str, Entry]]:
+    """Yield nsconform as pip would install it."""
+    version = metadata.version("nsconform")
+    about = f"Metadata-Version: 2.1\nName: nsconform\nVersion: {version}\n"
+    yield f"{purelib}/nsconform-{version}.dist-info/METADATA", Entry(about.encode())
     for folder in ("vm", "harness", "suites"):
         for file in sorted((_PROJECT / folder).rglob("*")):
             if file.suffix in (".py", ".toml", ".ini"):

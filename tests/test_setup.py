@@ -200,6 +200,11 @@ def system_packages(mirror: Any, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+def all_but_qemu(mirror: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mirror.folder / "bin" / "file").symlink_to("/bin/true")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.13")
+
+
 def qemu_of(mirror: Any, version: str) -> None:
     program = mirror.folder / "bin" / "qemu-system-x86_64"
     program.write_text(f"#!/bin/sh\necho QEMU emulator version {version}\n")
@@ -214,7 +219,7 @@ def test_qemu_is_taken_from_backports(mirror: Any, system_packages: ModuleType) 
     for word in ("--no-remove", "--no-install-recommends", "Dir::Etc::sourcelist=/dev/null",
                  "--target-release bookworm-backports"):  # fmt: skip
         assert word in real
-    assert real.endswith("install qemu-system-x86 libarchive13")
+    assert real.endswith("install qemu-system-x86 libarchive13 file")
     sources = Path(os.environ["NSCONFORM_CACHE"], "apt-install", "sources")
     assert [file.read_text() for file in sources.iterdir()] == [
         "Types: deb\nURIs: http://mirror.invalid/debian\nSuites: bookworm bookworm-backports\n"
@@ -235,7 +240,7 @@ def test_what_is_there_is_left_alone(
     mirror: Any, system_packages: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     qemu_of(mirror, "8.2.0")
-    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.13")
+    all_but_qemu(mirror, monkeypatch)
     assert system_packages.main() == 0
     assert mirror.calls("-o") == []
 
@@ -285,7 +290,7 @@ def test_without_root_an_old_qemu_must_do(
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     if old_qemu:
         qemu_of(mirror, "7.2.22")
-        monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.13")
+        all_but_qemu(mirror, monkeypatch)
     assert system_packages.main() == status
     said = capsys.readouterr().err.splitlines()
     assert said[-2] == "As root, type:"

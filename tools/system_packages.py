@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Installs what the distribution has to provide: QEMU, recent enough, and libarchive.
+"""Installs what the distribution has to provide: QEMU, recent enough, and a few small things.
 
 Standard library only: it runs before .venv is there.
 """
@@ -17,7 +17,7 @@ from vm.apt import Apt, machine_sources
 from vm.cache import cache_dir
 from vm.errors import ConfigError
 
-_QEMU, _LIBARCHIVE = "qemu-system-x86", "libarchive13"
+_QEMU = "qemu-system-x86"
 
 
 def main() -> int:
@@ -35,21 +35,27 @@ def main() -> int:
     if problem := _run_as_root(command):
         print(f"nsconform: {problem}\nAs root, type:\n    {shlex.join(command)}", file=sys.stderr)
         # With an old QEMU guests get one CPU, and a warning says so.
-        return 0 if _has_all_but_age() else 2
+        return 0 if _qemu_version() and not _missing_besides_qemu() else 2
     return 0
 
 
 def _missing() -> list[str]:
-    missing = [] if ctypes.util.find_library("archive") else [_LIBARCHIVE]
+    return [*([] if _qemu_version() >= qemu.MINIMUM else [_QEMU]), *_missing_besides_qemu()]
+
+
+def _missing_besides_qemu() -> list[str]:
+    there = {
+        "libarchive13": ctypes.util.find_library("archive"),
+        "file": shutil.which("file"),  # virtme-run 1.42 ends in a traceback without it
+    }
+    return [package for package, found in there.items() if not found]
+
+
+def _qemu_version() -> tuple[int, ...]:
     try:
-        recent = qemu.find().version >= qemu.MINIMUM
+        return qemu.find().version
     except ConfigError:
-        recent = False
-    return missing if recent else [_QEMU, *missing]
-
-
-def _has_all_but_age() -> bool:
-    return bool(shutil.which(qemu.PROGRAM) and ctypes.util.find_library("archive"))
+        return ()
 
 
 def _install_command(packages: list[str]) -> list[str]:

@@ -29,7 +29,10 @@ _LEFT_OUT = frozenset(
     "__pycache__ asyncio curses dbm distutils ensurepip idlelib lib2to3 msilib pydoc_data "
     "site-packages sqlite3 test tests tkinter turtledemo venv wsgiref xml xmlrpc".split()
 )
-_ENCODINGS = frozenset("__init__ aliases ascii idna latin_1 utf_8".split())
+_ENCODINGS = frozenset(
+    "__init__ aliases ascii charmap hex_codec idna latin_1 raw_unicode_escape unicode_escape "
+    "utf_8 utf_16".split()
+)
 _EXTENSIONS_LEFT_OUT = (
     "_asyncio _bz2 _codecs_ _crypt _ctypes_test _curses _dbm _decimal _elementtree _gdbm "
     "_hashlib _lzma _multibytecodec _sqlite3 _ssl _test _tkinter _uuid _xx _zoneinfo audioop "

@@ -202,6 +202,13 @@ def _nearest(offers: Sequence[Offer], wanted: str) -> str:
 
 
 def _fetched(spec: str, candidates: Callable[[bool], list[Offer]], cache: Path | None) -> Kernel:
+    offer, file = _newest_package(spec, candidates, cache)
+    return _from_package(spec, file, f"package {offer.package} {offer.version}", cache)
+
+
+def _newest_package(
+    spec: str, candidates: Callable[[bool], list[Offer]], cache: Path | None
+) -> tuple[Offer, Path]:
     """Return the newest of the candidates, or the newest that is here if it cannot be fetched.
 
     The argument of `candidates` asks for newer lists, when the first ones led nowhere: a mirror
@@ -214,15 +221,10 @@ def _fetched(spec: str, candidates: Callable[[bool], list[Offer]], cache: Path |
         here = [offer for offer in offers if offer.cached]
         try:
             if offers:
-                return _packaged(spec, offers[0], cache)
+                return offers[0], packages.fetch(offers[0].package, offers[0].version, cache=cache)
         except ConfigError as error:
             failure = error
     if not here:
         raise failure
     logger.warning("using %s, fetched before: %s", here[0].version, failure)
-    return _packaged(spec, here[0], cache)
-
-
-def _packaged(spec: str, offer: Offer, cache: Path | None) -> Kernel:
-    file = packages.fetch(offer.package, offer.version, cache=cache)
-    return _from_package(spec, file, f"package {offer.package} {offer.version}", cache)
+    return here[0], packages.fetch(here[0].package, here[0].version, cache=cache)

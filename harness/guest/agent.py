@@ -19,17 +19,22 @@ import pytest
 
 from harness.guest import census, child, kmsg
 from harness.guest.child import RunningTest, Verdict
-from harness.guest.wire import Decoder, Message, cut, encode
+from harness.guest.wire import REASON_LIMIT, Decoder, Message, cut, encode
 
 # What pytest does for people at terminals costs a guest a quarter of its start.
-_PYTEST_OPTIONS = tuple(
+_PYTEST_OPTIONS = [
     f"-pno:{plugin}"
     for plugin in (
-        "cacheprovider capture debugging doctest faulthandler junitxml legacypath logging monkeypatch "
-        "pastebin recwarn reports setuponly setupplan stepwise subtests terminal threadexception "
-        "tmpdir unittest unraisableexception warnings"
+        "cacheprovider capture debugging doctest faulthandler junitxml legacypath logging "
+        "monkeypatch pastebin recwarn reports setuponly setupplan stepwise subtests terminal "
+        "threadexception tmpdir unittest unraisableexception warnings"
     ).split()
-)
+]
+# Nobody can ask for more of a failed assert later.
+_PYTEST_OPTIONS.append("--override-ini=verbosity_assertions=2")
+# include/linux/panic.h, TAINT_DIE: a task has died in the kernel; the locks it held stay held.
+_TAINT_DIE = 1 << 7
+_MAX_SPLATS = 50
 # mm/oom_kill.c
 _OUT_OF_MEMORY = r"^(?:Out of memory|Memory cgroup out of memory): Killed process"
 _HEARTBEAT_SECONDS = 1.0
@@ -87,6 +92,7 @@ class Agent:
         self._items: dict[str, pytest.Item] = {}
         self._log = kmsg.KernelLog()
         self._children = _Children()
+        self._next_beat = 0.0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Tell the harness of a test file that cannot be imported."""
@@ -124,17 +130,20 @@ class Agent:
         started = time.monotonic()
         end = self._outcome(test, settings)
         duration = time.monotonic() - started
-        self._log.mark(f"finish {test}")
         verdict, dirty = _clean_up(before, end)
+        self._log.mark(f"finish {test}")
+        taint = kmsg.taint() & ~taint
+        dirty = dirty or bool(taint & _TAINT_DIE)
         logged = self._log.new_lines()
         if killed := kmsg.matching(logged, _OUT_OF_MEMORY):
-            verdict = replace(verdict, reason=f"{verdict.reason}; {killed[0]}".lstrip("; "))
+            reason = f"{verdict.reason}; {killed[0]}".lstrip("; ")
+            verdict = replace(verdict, reason=reason[:REASON_LIMIT])
         self._channel.send(
             "finish",
             test=test,
             duration=round(duration, 4),
-            splats=kmsg.matching(logged, settings.splat),
-            taint=kmsg.taint() & ~taint,
+            splats=kmsg.matching(logged, settings.splat)[:_MAX_SPLATS],
+            taint=taint,
             stuck=end.stuck,
             dirty=dirty,
             **asdict(verdict),
@@ -161,7 +170,7 @@ class Agent:
         if self._wait(test, _KILL_SECONDS) is not None:
             return _End(Verdict("timeout", why, detail))
         reason = f"{why}, and SIGKILL does not end it"
-        return _End(Verdict("timeout", reason, detail + _kernel_stack(test.pid)), stuck=True)
+        return _End(Verdict("timeout", reason, cut(detail + _kernel_stack(test.pid))), stuck=True)
 
     def _wait(self, test: RunningTest, seconds: float) -> int | None:
         """Reap until the test's process ends, with a sign of life to the harness now and then."""
@@ -169,9 +178,15 @@ class Agent:
         while (left := deadline - time.monotonic()) > 0:
             if (status := _reap(test.pid)) is not None:
                 return status
-            if not self._children.wait(min(left, _HEARTBEAT_SECONDS)):
-                self._channel.send("heartbeat")
+            self._children.wait(min(left, _HEARTBEAT_SECONDS))
+            self._beat()
         return None
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_beat:
+            self._channel.send("heartbeat")
+            self._next_beat = now + _HEARTBEAT_SECONDS
 
 
 class _Children:
@@ -182,22 +197,20 @@ class _Children:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
-    def wait(self, seconds: float) -> bool:
-        """Return True when a child has ended since the last call, False after `seconds`."""
+    def wait(self, seconds: float) -> None:
+        """Return when a child has ended since the last call, or after `seconds`."""
         ready, _, _ = select.select([self._reader], [], [], seconds)
         if ready:
             os.read(self._reader, 4096)
-        return bool(ready)
 
 
 def _reap(wanted: int) -> int | None:
-    """Reap every child that has ended; return the wait status of `wanted` if it is among them."""
-    status = None
+    """Reap children that have ended until none is left, or the wait status of `wanted` is known."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == wanted:
-                status = ended[1]
-    return status
+                return ended[1]
+    return None
 
 
 def _kernel_stack(pid: int) -> str:
@@ -223,12 +236,13 @@ def _clean_up(before: census.Census, end: _End) -> tuple[Verdict, bool]:
         return end.verdict, True
     processes = census.end_leftovers()
     leaked = census.settle(before)
-    left = [f"processes {processes}"] if processes else []
+    dirty = bool(leaked) or processes.immortal
+    left = [f"processes {census.few(processes.names)}"] if processes.names else []
     left += [leaked] if leaked else []
     if not left or end.verdict.outcome not in ("pass", "skip"):
-        return end.verdict, bool(leaked)
+        return end.verdict, dirty
     reason = f"left behind: {', '.join(left)}"
-    return replace(end.verdict, outcome="fail", reason=reason), bool(leaked)
+    return replace(end.verdict, outcome="fail", reason=reason), dirty
 
 
 def serve(

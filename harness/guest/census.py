@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # include/uapi/linux/nsfs.h and asm-generic/unistd.h: listns(2), struct ns_id_req.
@@ -14,6 +15,7 @@ _SYS_LISTNS = 470
 _REQUEST = struct.Struct("<IIQIIQ")
 _PAGE = 4096
 _GRACE_SECONDS = 2.0
+_FEW = 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,12 +28,14 @@ class Census:
     mounts: frozenset[str]
 
     def leaked_since(self, before: "Census") -> str:
-        """Say what is here that was not there before; nothing if all is as it was."""
-        namespaces = sorted(self.namespaces - before.namespaces)
-        mounts = sorted(self.mounts - before.mounts)
-        parts = [f"namespaces {namespaces}"] if namespaces else []
-        parts += [f"mounts {mounts}"] if mounts else []
-        return ", ".join(parts)
+        """Say what is here that was not there before, and which mounts are missing; nothing if
+        all is as it was."""
+        parts = {
+            "namespaces": few(sorted(self.namespaces - before.namespaces)),
+            "mounts": few(sorted(self.mounts - before.mounts)),
+            "unmounted": few(sorted(before.mounts - self.mounts)),
+        }
+        return ", ".join(f"{what} {found}" for what, found in parts.items() if found)
 
 
 def take() -> Census:
@@ -53,20 +57,41 @@ def settle(before: Census) -> str:
     return leaked
 
 
-def end_leftovers() -> list[str]:
-    """Kill every process but this one, process 1, and its reaped descendants; name them.
+@dataclass(frozen=True)
+class Leftovers:
+    """Processes that a test has left behind; `immortal` if SIGKILL did not end them all."""
+
+    names: tuple[str, ...] = ()
+    immortal: bool = False
+
+
+def end_leftovers() -> Leftovers:
+    """Kill every process but this one, process 1, and wait until they are gone.
 
     Orphans become children of process 1, so a guest without leftovers costs one waitpid(2).
     """
     named: dict[int, str] = {}
     deadline = time.monotonic() + _GRACE_SECONDS
-    while _any_child() and time.monotonic() < deadline:
-        for pid in _children():
-            named.setdefault(pid, _name(pid))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    while (alive := _any_child()) and time.monotonic() < deadline:
+        named |= {pid: _name(pid) for pid in _children() if pid not in named}
+        _kill_all()
         time.sleep(0.001)
-    return [f"{name} (pid {pid})" for pid, name in named.items()]
+    return Leftovers(tuple(f"{name} (pid {pid})" for pid, name in named.items()), immortal=alive)
+
+
+def few(items: Sequence[int] | Sequence[str]) -> str:
+    """Write a list out, of a long one only the beginning, and nothing for an empty one."""
+    more = f" and {len(items) - _FEW} more" if len(items) > _FEW else ""
+    return f"{list(items[:_FEW])}{more}" if items else ""
+
+
+def _kill_all() -> None:
+    if os.getpid() != 1:
+        raise RuntimeError("only process 1 may end all others")
+    # One system call reaches every process, so that none can fork its way out (kernel/signal.c,
+    # kill_something_info).
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
 
 
 def _any_child() -> bool:

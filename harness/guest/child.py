@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -11,12 +12,14 @@ from typing import Literal
 
 import pytest
 
-from harness.guest.wire import cut
+from harness.guest.wire import REASON_LIMIT, TEXT_LIMIT, cut
 
 # What a test may meet when the kernel does not keep its promise. All else is the test's own fault.
 _KERNEL_FAULTS = (AssertionError, OSError, pytest.fail.Exception)
 
 _OUTPUT_LIMIT = 1 << 20
+# What a test prints is kept in memory, of which a guest has little.
+_FILE_LIMIT = 64 << 20
 _When = Literal["setup", "call", "teardown"]
 
 
@@ -59,22 +62,33 @@ def start(item: pytest.Item) -> RunningTest:
 def result(test: RunningTest, status: int) -> Verdict:
     """Read the verdict of a test that has ended with the wait `status`."""
     if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return Verdict("fail", f"the test's process was killed by {name}", output_of(test))
-    try:
-        verdict = Verdict(**json.loads(_content(test.verdict)))
-    except (ValueError, TypeError):
+        return _killed(test, os.WTERMSIG(status))
+    said = _content(test.verdict).splitlines()
+    if not said:
         code = os.WEXITSTATUS(status)
         return Verdict("error", f"the test ended its process with exit({code})", output_of(test))
+    if len(said) > 1:
+        why = "a child of the test came back from it: os._exit() is missing there"
+        return Verdict("error", why, output_of(test))
+    verdict = Verdict(**json.loads(said[0]))
     if verdict.outcome in ("pass", "skip"):
         return verdict
-    return Verdict(**{**asdict(verdict), "detail": cut(verdict.detail + output_of(test))})
+    return replace(verdict, detail=cut(verdict.detail + output_of(test)))
+
+
+def _killed(test: RunningTest, number: int) -> Verdict:
+    if number == signal.SIGXFSZ:
+        why = f"the test printed, or wrote to a file, more than {_FILE_LIMIT >> 20} MB"
+        return Verdict("error", why, output_of(test))
+    known = number in signal.Signals.__members__.values()
+    name = signal.Signals(number).name if known else f"signal {number}"
+    return Verdict("fail", f"the test's process was killed by {name}", output_of(test))
 
 
 def output_of(test: RunningTest) -> str:
     """Return what the test has printed so far, under a heading; nothing if it printed nothing."""
     text = _content(test.output).decode(errors="replace")
-    return f"\n--- printed ---\n{text}" if text else ""
+    return cut(f"\n--- printed ---\n{text}") if text else ""
 
 
 def _content(descriptor: int) -> bytes:
@@ -89,9 +103,11 @@ def _run(item: pytest.Item, verdict: int, output: int) -> None:
         os.setsid()
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_LIMIT, resource.RLIM_INFINITY))
         os.dup2(output, 1)
         os.dup2(output, 2)
-        _send(verdict, _judge(item))
+        _send(verdict, _within_protocol(item))
     except BaseException as error:
         _send(verdict, Verdict("error", f"{type(error).__name__}: {error}"))
     finally:
@@ -99,8 +115,29 @@ def _run(item: pytest.Item, verdict: int, output: int) -> None:
 
 
 def _send(descriptor: int, verdict: Verdict) -> None:
-    with open(descriptor, "w", closefd=False) as file:
-        json.dump(asdict(verdict), file, default=repr)
+    short = replace(verdict, reason=verdict.reason[:REASON_LIMIT], detail=cut(verdict.detail))
+    os.write(descriptor, json.dumps(asdict(short), default=repr).encode() + b"\n")
+
+
+def _within_protocol(item: pytest.Item) -> Verdict:
+    """Judge a test as the inmost part of pytest's protocol.
+
+    What its plugins wrap around that stays in force: failed asserts say how the two sides differ.
+    """
+    judge = _Judge()
+    item.config.pluginmanager.register(judge)
+    item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+    return judge.verdict
+
+
+class _Judge:
+    def __init__(self) -> None:
+        self.verdict = Verdict("error", "pytest did not run the test")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
+        self.verdict = _judge(item)
+        return True
 
 
 def _judge(item: pytest.Item) -> Verdict:
@@ -111,7 +148,10 @@ def _judge(item: pytest.Item) -> Verdict:
         wrong = _phase(item, "call", hook.pytest_runtest_call)
     also = _phase(item, "teardown", partial(hook.pytest_runtest_teardown, nextitem=None))
     verdict = wrong or also or Verdict("pass")
-    return replace(verdict, observations=dict(item.user_properties))
+    observations = dict(item.user_properties)
+    if len(json.dumps(observations, default=repr)) > TEXT_LIMIT:
+        return Verdict("error", f"the test's observations are longer than {TEXT_LIMIT >> 10} kB")
+    return replace(verdict, observations=observations)
 
 
 def _phase(item: pytest.Item, when: _When, run: Callable[..., object]) -> Verdict | None:

@@ -9,9 +9,11 @@ does not mix with the writes of others (drivers/tty/tty_io.c, iterate_tty_write)
 import json
 from collections.abc import Iterator
 
-# A longer line is rubbish: text is cut to a tenth of this before it is sent.
+# A longer line is rubbish. Text is cut before it is sent, to characters of up to 12 bytes each
+# ("\ud83d\ude00").
 LINE_LIMIT = 1 << 20
 TEXT_LIMIT = 64 << 10
+REASON_LIMIT = 1000
 
 Message = dict[str, object]
 
