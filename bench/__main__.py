@@ -69,8 +69,10 @@ def main(spec: str = "debian:newest") -> int:
         _measure_run(spec, Path(folder, "warm-up"))
         rounds = [_round(kernel, spec, Path(folder, str(n))) for n in range(_ROUNDS)]
     for one in rounds:
-        print(f"bare boot {one.bare:.1f} s, first test after {one.first_test:.1f} s, "
-              f"{one.tests} tests in {one.in_guest:.1f} s, harness {one.memory:.0f} MB")  # fmt: skip
+        print(
+            f"bare boot {one.bare:.1f} s, first test after {one.first_test:.1f} s, "
+            f"{one.tests} tests in {one.in_guest:.1f} s, harness {one.memory:.0f} MB"
+        )
     limits = [
         Limit("first test, in bare boots", statistics.median(r.ratio for r in rounds), 2.0),
         Limit("tests a second in the guest", statistics.median(r.rate for r in rounds), 12, True),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.events import Broken, Done, Event, Finish, Hello, Start
 from harness.protocol import Channel
+from harness.reports.text import number
 from harness.results import Outcome
 from vm import kernel_log, machine
 from vm.accel import Accel, first_line_deadline
@@ -36,24 +37,27 @@ class Ending:
     outcome: Outcome = Outcome.PASS
     detail: str = ""
 
-    @property
-    def clean(self) -> bool:
-        """Whether the guest has done all that it was told."""
-        return self.text == "clean"
-
 
 @dataclass
 class Boot:
-    """What is known of a boot while it lasts: `asked` are the tests that the guest is to run, and
-    `strays` is the number of events that fit none of them, or not then."""
+    """What is known of a boot while it lasts.
+
+    `due` are the tests that the guest has yet to report on, `strays` is the number of events that
+    fit none of them, or not then, and `last_lines` is the end of the console when hope was lost.
+    """
 
     machine: Machine
     channel: Channel
     hello: Hello | None = None
-    asked: frozenset[str] = frozenset()
+    due: set[str] = field(default_factory=set)
     running: str = ""
     strays: int = 0
     notes: list[str] = field(default_factory=list)
+    last_lines: str = ""
+
+    def lose_hope(self) -> None:
+        """Keep the end of the console, before SysRq adds to it."""
+        self.last_lines = "\n".join(self.machine.console.tail(_TAIL))
 
 
 class Observer:
@@ -83,6 +87,7 @@ def wait_until_ready(guest: Boot, accel: Accel, *, provisional: bool, scale: flo
     if provisional:
         quick = first_line_deadline()
         if not guest.machine.console.wait_for_kernel(quick):
+            guest.lose_hope()
             raise BootError(f"the kernel did not boot in {quick:.0f} s{_messages(guest.machine)}")
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not guest.channel.ended:
@@ -99,7 +104,7 @@ def run(guest: Boot, tests: Sequence[str], observer: Observer, user_scale: float
     """Run tests in a guest that is ready, until they are done or the guest is not fit any more."""
     assert guest.hello is not None
     scale = user_scale * max(1.0, guest.hello.uptime / _FAST_BOOT_SECONDS)
-    guest.asked = frozenset(tests)
+    guest.due = set(tests)
     guest.channel.run(tests, scale, kernel_log.SPLAT)
     while True:
         event = guest.channel.receive(_SILENCE_SECONDS * scale)
@@ -112,11 +117,12 @@ def run(guest: Boot, tests: Sequence[str], observer: Observer, user_scale: float
 
 def _take(guest: Boot, event: Event, observer: Observer) -> Ending | None:
     match event:
-        case Start() if event.test in guest.asked:
+        case Start() if event.test in guest.due:
             guest.running = event.test
             observer.started(guest, event.test)
-        case Finish() if event.test == guest.running:
+        case Finish() if event.test in guest.due and event.test == guest.running:
             guest.running = ""
+            guest.due.remove(event.test)
             observer.finished(guest, event)
             if event.stuck:
                 _show_blocked_tasks(guest.machine)
@@ -128,6 +134,8 @@ def _take(guest: Boot, event: Event, observer: Observer) -> Ending | None:
             guest.strays += 1
         case Broken(what="agent"):
             return Ending("the agent failed", guest.running, Outcome.ERROR, event.detail)
+        case Done() if guest.due:
+            return Ending(f"the guest is done, with no word on {number(len(guest.due), 'test')}")
         case Done():
             return Ending("clean")
     return None
@@ -136,20 +144,22 @@ def _take(guest: Boot, event: Event, observer: Observer) -> Ending | None:
 def _vanished(guest: Boot) -> Ending:
     """Tell why the guest has gone in the middle of its work."""
     guest.machine.wait(10)
-    tail = "\n".join(guest.machine.console.tail(_TAIL))
+    guest.lose_hope()
+    why = "the virtual machine vanished without a panic"
     if panic := guest.machine.console.panic_reason():
-        return Ending(f"kernel panic: {panic}", guest.running, Outcome.CRASH, tail)
-    why = f"the virtual machine vanished without a panic{_messages(guest.machine)}"
-    return Ending(why, guest.running, Outcome.CRASH, tail)
+        why = f"kernel panic: {panic}"
+    elif said := _messages(guest.machine):
+        why += said
+    return Ending(why, guest.running, Outcome.CRASH, guest.last_lines)
 
 
 def _hung(guest: Boot, scale: float) -> Ending:
+    guest.lose_hope()
     _show_blocked_tasks(guest.machine)
-    tail = "\n".join(guest.machine.console.tail(_TAIL))
     if panic := guest.machine.console.panic_reason():
-        return Ending(f"kernel panic: {panic}", guest.running, Outcome.CRASH, tail)
+        return Ending(f"kernel panic: {panic}", guest.running, Outcome.CRASH, guest.last_lines)
     silence = f"the guest has been silent for {_SILENCE_SECONDS * scale:.0f} s"
-    return Ending(silence, guest.running, Outcome.TIMEOUT, tail)
+    return Ending(silence, guest.running, Outcome.TIMEOUT, guest.last_lines)
 
 
 def _show_blocked_tasks(guest: Machine) -> None:
@@ -162,9 +172,11 @@ def _show_blocked_tasks(guest: Machine) -> None:
 
 def _why_not_ready(guest: Boot, seconds: float) -> str:
     if not guest.channel.ended:
+        guest.lose_hope()
         _show_blocked_tasks(guest.machine)
         return f"no word from the guest in {seconds:.0f} s"
     guest.machine.wait(10)
+    guest.lose_hope()
     if panic := guest.machine.console.panic_reason():
         return f"kernel panic: {panic}"
     return f"QEMU ended before the guest was ready{_messages(guest.machine)}"

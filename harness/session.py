@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 # Boots in a row that bring no verdict at all before the kernel is given up.
 _FRUITLESS_BOOTS = 2
-_TAIL = 30
 
 
 @dataclass(frozen=True)
@@ -147,24 +146,31 @@ class Session(Observer):
         return booting.run(guest, list(self._pending), self, scale)
 
     def _show(self, guest: Boot, why: str) -> None:
-        tail = "\n".join(guest.machine.console.tail(_TAIL))
-        heading = f"{why}; the end of its console:" if tail else f"{why}; its console is empty"
-        self._progress.note(self._spec, f"{heading}\n{tail}".rstrip())
+        seen = "the end of its console:" if guest.last_lines else "its console is empty"
+        self._progress.note(self._spec, f"{why}; {seen}\n{guest.last_lines}".rstrip())
 
-    def _end(self, guest: Boot, number: int, ending: Ending) -> None:
+    def _end(self, guest: Boot, n: int, ending: Ending) -> None:
         """Record a boot that is over, and the test that it was over with."""
         if ending.victim:
             victim = self._results[ending.victim]
             lost = Finish(victim.id, ending.outcome, 0.0, ending.text, ending.detail)
-            self._judge(guest, lost)
+            self._judge(lost)
+        self._locate(guest, n)
         for note in guest.notes:
             self._progress.note(self._spec, note)
         if lines := guest.channel.rubbish + guest.strays:
-            text = f"boot {number}: {lines} lines on the results channel are no events"
+            text = f"boot {n}: {number(lines, 'line')} of rubbish on the results channel"
             self._progress.note(self._spec, text)
-        name = self._directory.console(self._spec, number).name
-        self._boots.append(BootRecord(number, name, self._first_test, ending.text))
+        name = self._directory.console(self._spec, n).name
+        self._boots.append(BootRecord(n, name, self._first_test, ending.text))
         self._directory.update(self.result())
+
+    def _locate(self, guest: Boot, n: int) -> None:
+        """Note where each test of a boot is in its console, which comes later than the events."""
+        for test in self._results.values():
+            if test.boot == n:
+                lines = guest.machine.console.lines_of(test.id)
+                self._results[test.id] = replace(test, console=lines)
 
     def started(self, boot: Boot, test: str) -> None:  # noqa: ARG002 - the observer's signature
         """Note that a test begins."""
@@ -172,21 +178,15 @@ class Session(Observer):
             self._first_test = round(time.monotonic() - self._started, 2)
         self._progress.test_started(self._spec, test)
 
-    def finished(self, boot: Boot, event: Finish) -> None:
+    def finished(self, boot: Boot, event: Finish) -> None:  # noqa: ARG002 - as above
         """Note what a test found."""
-        self._judge(boot, event)
+        self._judge(event)
 
-    def _judge(self, guest: Boot, event: Finish) -> None:
-        known = self._results.get(event.test)
-        if known is None or event.test not in self._pending:
-            guest.notes.append(f"a verdict on a test that was not asked for: {event.test}")
-            return
+    def _judge(self, event: Finish) -> None:
+        known = self._results[event.test]
         del self._pending[event.test]
         number = len(self._boots) + 1
-        latest = replace(
-            attempt(known, event, number), console=guest.machine.console.lines_of(event.test)
-        )
-        self._results[event.test] = merge(known, latest)
+        self._results[event.test] = merge(known, attempt(known, event, number))
         self._progress.test_finished(self._spec, self._results[event.test])
 
     def _cpus(self, accel: Accel) -> int:

@@ -2,14 +2,22 @@
 import io
 import json
 import os
+import signal
 import struct
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from harness.cli import main
+from harness.results import KernelResult, RunResult
+from harness.rundir import load_run
+from tests import fake_qemu
+from vm import machine
+from vm.cpio import Entry
 
 DATA = Path(__file__).parent / "data"
 
@@ -111,3 +119,105 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mirror:
     monkeypatch.setattr("vm.apt._OS_RELEASE", world / "os-release")
     monkeypatch.setenv("NSCONFORM_CACHE", str(tmp_path / "cache"))
     return made
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A machine with a fake QEMU, one kernel, and four tests that never really run."""
+
+    folder: Path
+    cache: Path
+    suites: Path
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "bzImage"
+
+    def plays(self, *boots: Sequence[fake_qemu.Step]) -> None:
+        """Have QEMU play these boots, the last again and again."""
+        fake_qemu.install(self.folder, *boots)
+
+    def boots(self) -> list[list[str]]:
+        """QEMU's arguments in every boot so far."""
+        return fake_qemu.boots(self.folder)
+
+    def has_kvm(self, first_line_seconds: float = 5) -> None:
+        """Have a /dev/kvm that opens."""
+        (self.folder / "kvm").touch()
+        self.monkeypatch.setattr("harness.boot.first_line_deadline", lambda: first_line_seconds)
+
+    def run(self, *options: str) -> Finished:
+        """Run `nsconform run` on the kernel, with no retries unless `options` say otherwise."""
+        given = ["--results", str(self.folder / "results"), "--tests", str(self.suites)]
+        status = main(["run", *given, "--retries", "0", *options, str(self.kernel)])
+        return Finished(status, *self.capsys.readouterr())
+
+    def result(self) -> RunResult:
+        """What the last complete run left on disk."""
+        return load_run(self.folder / "results/latest")
+
+    def kernel_result(self) -> KernelResult:
+        (kernel,) = self.result().kernels
+        return kernel
+
+    def outcomes(self) -> dict[str, str]:
+        """The outcome of each test of the last run, by the name of its function."""
+        return {
+            test.id.rpartition("::")[2]: test.outcome + (" flaky" if test.flaky else "")
+            for test in self.kernel_result().tests
+        }
+
+
+@pytest.fixture(scope="session")
+def cache_of_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def suites_of_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    suites = tmp_path_factory.mktemp("suites")
+    for suite, tests in {"alpha": ("one", "two", "three"), "beta": ("four",)}.items():
+        (suites / suite).mkdir()
+        functions = (f"def test_{test}():\n    pass\n" for test in tests)
+        (suites / suite / f"test_{suite}.py").write_text("".join(functions))
+    return suites
+
+
+@pytest.fixture
+def stage(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cache_of_stages: Path,
+    suites_of_stages: Path,
+) -> Iterator[Stage]:
+    """A machine whose QEMU is a fake, without KVM, and with a guest image that holds nothing."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("NSCONFORM_CACHE", str(cache_of_stages))
+    (cache_of_stages / "accel.json").unlink(missing_ok=True)
+    monkeypatch.setattr("vm.accel._KVM", tmp_path / "kvm")
+    monkeypatch.setattr("vm.console._SYSRQ_SECONDS", 0.01)
+    monkeypatch.setattr("vm.interpreter.guest_files", lambda: {"nothing": Entry(b"")})
+    # Without virtme-run, which takes a quarter of a second to start QEMU.
+    real = machine.command
+    monkeypatch.setattr(
+        "vm.machine.command", lambda spec, channel: [str(spec.qemu), *real(spec, channel)]
+    )
+    made = Stage(tmp_path, cache_of_stages, suites_of_stages, monkeypatch, capsys)
+    made.kernel.write_bytes(bzimage(fake_qemu.RELEASE))
+    made.plays(fake_qemu.WORKS)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield made
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

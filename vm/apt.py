@@ -144,7 +144,7 @@ def _targets() -> list[_Target]:
 def run(argv: Sequence[str], *, folder: Path | None = None, seconds: float = _QUERY_SECONDS) -> str:
     """Run an apt command in `folder` and return what it prints.
 
-    Raises ConfigError with apt's last error line when it fails or takes longer than `seconds`.
+    Raises ConfigError with apt's first error line when it fails or takes longer than `seconds`.
     """
     try:
         done = subprocess.run(
@@ -162,7 +162,7 @@ def run(argv: Sequence[str], *, folder: Path | None = None, seconds: float = _QU
         raise ConfigError(f"no {argv[0]} here: kernels from a mirror need a Debian machine")
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("E:")]
-        raise ConfigError(f"{argv[0]} failed: {(said or [f'status {done.returncode}'])[-1]}")
+        raise ConfigError(f"{argv[0]} failed: {(said or [f'status {done.returncode}'])[0]}")
     return done.stdout
 
 
@@ -214,8 +214,10 @@ class Apt:
 
         A suite that the mirror lacks fails alone: apt takes the others, and says so at the end.
         """
+        # By default apt calls an update well done when no server could be reached.
+        strict = ("-o", "APT::Update::Error-Mode=any")
         try:
-            self.get("update", "-q", seconds=_UPDATE_SECONDS)
+            self.get("update", "-q", *strict, seconds=_UPDATE_SECONDS)
         except ConfigError as error:
             return str(error)
         return ""

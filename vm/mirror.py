@@ -79,6 +79,7 @@ def _renewed(folder: Path, old: Listing | None, wanted: tuple[str, ...]) -> List
     sources = machine_sources()
     apt.write_sources(_entries(sources, {*wanted, *(old.suites if old else ())}))
     problem = apt.update()
+    logger.debug("apt-get update: %s", problem or "all well")
     suites = {suite: sorted(names) for suite, names in apt.suites().items()}
     if not suites and not old:
         raise ConfigError(f"cannot read the package lists of this machine's mirror: {problem}")

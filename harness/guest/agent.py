@@ -156,18 +156,19 @@ class Agent:
             return _End(Verdict("error", "no such test in the guest: is its file importable?"))
         running = child.start(item)
         try:
-            return self._follow(running, _deadline(item) * settings.timeout_scale)
+            return self._follow(running, _deadline(item), settings.timeout_scale)
         finally:
             running.close()
 
-    def _follow(self, test: RunningTest, seconds: float) -> _End:
+    def _follow(self, test: RunningTest, deadline: float, scale: float) -> _End:
+        seconds = deadline * scale
         status = self._wait(test, seconds)
         if status is not None:
             return _End(child.result(test, status))
         detail = child.output_of(test)
-        os.kill(test.pid, signal.SIGKILL)
+        census.kill_all()
         why = f"no end after {seconds:.0f} s"
-        if self._wait(test, _KILL_SECONDS) is not None:
+        if self._wait(test, _KILL_SECONDS * scale) is not None:
             return _End(Verdict("timeout", why, detail))
         reason = f"{why}, and SIGKILL does not end it"
         return _End(Verdict("timeout", reason, cut(detail + _kernel_stack(test.pid))), stuck=True)

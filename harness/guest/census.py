@@ -15,6 +15,8 @@ _SYS_LISTNS = 470
 _REQUEST = struct.Struct("<IIQIIQ")
 _PAGE = 4096
 _GRACE_SECONDS = 2.0
+# Thousands of processes take a slow guest a while to end.
+_DYING_SECONDS = 5.0
 _FEW = 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -71,10 +73,10 @@ def end_leftovers() -> Leftovers:
     Orphans become children of process 1, so a guest without leftovers costs one waitpid(2).
     """
     named: dict[int, str] = {}
-    deadline = time.monotonic() + _GRACE_SECONDS
+    deadline = time.monotonic() + _DYING_SECONDS
     while (alive := _any_child()) and time.monotonic() < deadline:
         named |= {pid: _name(pid) for pid in _children() if pid not in named}
-        _kill_all()
+        kill_all()
         time.sleep(0.001)
     return Leftovers(tuple(f"{name} (pid {pid})" for pid, name in named.items()), immortal=alive)
 
@@ -85,7 +87,8 @@ def few(items: Sequence[int] | Sequence[str]) -> str:
     return f"{list(items[:_FEW])}{more}" if items else ""
 
 
-def _kill_all() -> None:
+def kill_all() -> None:
+    """Kill every process but this one, process 1."""
     if os.getpid() != 1:
         raise RuntimeError("only process 1 may end all others")
     # One system call reaches every process, so that none can fork its way out (kernel/signal.c,

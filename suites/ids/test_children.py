@@ -6,7 +6,7 @@ from nslib import (
     NS,
     PidfdGet,
     Task,
-    id_of,
+    id_behind,
     ns_id,
     open_ns,
     open_of_pidfd,
@@ -21,8 +21,7 @@ pytestmark = pytest.mark.needs("nsid", "pidfd_ioctls")
 def id_for_children(task: Task, kind: NS) -> int:
     """Id of the namespace of the task's children, which the link in /proc may not give yet: a pid
     namespace without init does not open there before Linux 7.1 (commit a3bdc23ba8ea)."""
-    with owned(open_of_pidfd(task.pidfd, PidfdGet[kind.child_link.upper()])) as fd:
-        return id_of(fd)
+    return id_behind(open_of_pidfd(task.pidfd, PidfdGet[kind.child_link.upper()]))
 
 
 def rejoin(kind: NS) -> None:

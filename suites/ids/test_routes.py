@@ -2,7 +2,7 @@
 """The routes to a namespace, all of which lead to the same id."""
 
 import os
-import socket
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import NamedTemporaryFile
@@ -15,6 +15,7 @@ from nslib import (
     Task,
     configured_types,
     encode_handle,
+    id_behind,
     id_of,
     mount,
     ns_id,
@@ -22,28 +23,12 @@ from nslib import (
     open_handle,
     open_id,
     open_of_pidfd,
-    open_of_socket,
     open_owner,
     open_parent,
     opened,
-    owned,
+    type_of,
     umount,
 )
-
-pytestmark = pytest.mark.needs("fixed_ids")
-
-SOCKETS = (
-    (socket.AF_UNIX, socket.SOCK_STREAM),
-    (socket.AF_INET, socket.SOCK_STREAM),
-    (socket.AF_INET, socket.SOCK_DGRAM),
-    (socket.AF_NETLINK, socket.SOCK_RAW),
-)
-
-
-def id_behind(fd: int) -> int:
-    """Id of the namespace of a new `fd`, which is closed."""
-    with owned(fd):
-        return id_of(fd)
 
 
 @contextmanager
@@ -57,21 +42,15 @@ def bind_mounted(fd: int) -> Iterator[str]:
             umount(file.name)
 
 
-def new_socket(family: int, kind: int) -> int:
-    """An fd of a new socket."""
-    return socket.socket(family, kind).detach()
-
-
-@pytest.mark.needs("pidfd_ioctls")
+@pytest.mark.needs("fixed_ids", "pidfd_ioctls")
 @pytest.mark.behaviour("NSID-12")
 def test_link_and_pidfd_lead_to_one_id(stranger: Task) -> None:
-    links = {kind: ns_id(kind, stranger.pid) for kind in configured_types()}
-    for kind, linked in links.items():
-        which = PidfdGet[kind.link.upper()]
-        assert id_behind(open_of_pidfd(stranger.pidfd, which)) == linked, kind.name
+    for kind in configured_types():
+        through_pidfd = id_behind(open_of_pidfd(stranger.pidfd, PidfdGet[kind.link.upper()]))
+        assert through_pidfd == ns_id(kind, stranger.pid), kind.name
 
 
-@pytest.mark.needs("id_handles")
+@pytest.mark.needs("fixed_ids", "id_handles")
 @pytest.mark.behaviour("NSID-12")
 def test_handles_and_bind_mount_lead_to_one_id(stranger: Task) -> None:
     for kind in configured_types():
@@ -85,7 +64,7 @@ def test_handles_and_bind_mount_lead_to_one_id(stranger: Task) -> None:
             assert [id_behind(route) for route in routes] == [linked] * 3, kind.name
 
 
-@pytest.mark.needs("user_ns")
+@pytest.mark.needs("fixed_ids", "user_ns")
 @pytest.mark.behaviour("NSID-12")
 def test_owner_and_parent_are_known_by_their_ids(stranger: Task) -> None:
     user, own_user = ns_id(NS.USER, stranger.pid), ns_id(NS.USER)
@@ -97,13 +76,13 @@ def test_owner_and_parent_are_known_by_their_ids(stranger: Task) -> None:
                 assert id_behind(open_parent(fd)) == ns_id(kind), kind.name
 
 
-@pytest.mark.needs("net_ns")
-@pytest.mark.behaviour("NSID-12")
-def test_every_socket_leads_to_the_id_of_its_network_namespace() -> None:
-    ids = []
-    with Task(NS.NET) as task:
-        linked = ns_id(NS.NET, task.pid)
-        for family, kind in SOCKETS:
-            with owned(task.fetch(new_socket, family, kind)) as sock:
-                ids.append(id_behind(open_of_socket(sock)))
-    assert ids == [linked] * len(SOCKETS)
+@pytest.mark.needs("nsid", "nsfs_handles")
+@pytest.mark.behaviour("NSID-17")
+def test_handle_holds_id_type_and_inode_number(stranger: Task) -> None:
+    links = {name for kind in configured_types() for name in (kind.link, kind.child_link)}
+    for path in (ns_link(name, stranger.pid) for name in links):
+        with opened(path) as fd:
+            handle = encode_handle(fd).handle
+            assert (handle.ns_id, handle.ns_type) == (id_of(fd), type_of(fd)), path
+            assert handle.ns_inum == os.fstat(fd).st_ino, path
+        assert re.findall(r"\d+", str(path.readlink())) == [str(handle.ns_inum)], path

@@ -40,8 +40,9 @@ def errnos_of_every_walk(ids: int) -> list[int]:
 def newest() -> Iterator[tuple[ListRequest, list[int]]]:
     """A request that gives two namespaces, and their ids."""
     # Time namespaces: hardly anything else makes them, so that no newer one comes in between.
-    with holding(NS.TIME, NS.TIME) as [first, second]:
-        yield ListRequest(NS.TIME, cursor=first.id - 1), [first.id, second.id]
+    with holding(NS.TIME, NS.TIME) as held:
+        ids = sorted(ns.id for ns in held)
+        yield ListRequest(NS.TIME, cursor=ids[0] - 1), ids
 
 
 @pytest.fixture

@@ -35,7 +35,18 @@ from .holding import (
     ids_of,
     release,
 )
-from .ids import current_ids, id_of, ns_id, open_ns, opened, own_ids, owned, owner_id_of, type_of
+from .ids import (
+    current_ids,
+    id_behind,
+    id_of,
+    ns_id,
+    open_ns,
+    opened,
+    own_ids,
+    owned,
+    owner_id_of,
+    type_of,
+)
 from .ioctls import (
     NS_GET_ID,
     NS_GET_MNTNS_ID,
@@ -198,6 +209,7 @@ __all__ = [
     "hold_inactive",
     "holding",
     "holding_together",
+    "id_behind",
     "id_of",
     "ids_of",
     "ioctl",

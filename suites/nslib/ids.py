@@ -38,6 +38,14 @@ def id_of(fd: int) -> int:
     return ioctl_u64(fd, NS_GET_ID)
 
 
+def id_behind(fd: int) -> int:
+    """The id of the namespace of a new `fd`, which is closed."""
+    try:
+        return id_of(fd)
+    finally:
+        os.close(fd)
+
+
 def type_of(fd: int) -> NS:
     """The type of the namespace `fd` (NS_GET_NSTYPE)."""
     return NS(ioctl(fd, NS_GET_NSTYPE))
@@ -45,17 +53,12 @@ def type_of(fd: int) -> NS:
 
 def owner_id_of(fd: int) -> int:
     """Id of the user namespace that owns the namespace `fd`."""
-    with owned(open_owner(fd)) as owner:
-        return id_of(owner)
+    return id_behind(open_owner(fd))
 
 
 def ns_id(name: str | NS, pid: int | str = "thread-self") -> int:
     """Id of a namespace of the calling thread, or of the task `pid`."""
-    fd = open_ns(name, pid)
-    try:
-        return id_of(fd)
-    finally:
-        os.close(fd)
+    return id_behind(open_ns(name, pid))
 
 
 def current_ids() -> dict[NS, int]:

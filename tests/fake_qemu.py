@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A QEMU that plays a script instead of running a kernel, for what a real one does too rarely.
+
+`install` puts a program in a folder that virtme-run, or the harness, starts as QEMU. Boot after
+boot it performs the next list of steps of that folder's script, the last one again and again. Its
+console is its standard input and output; the results channel is the inherited socket that the
+harness names on the command line. A step is what the functions below return.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import time
+import tty
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Step = list[Any]
+VERSION = "10.0.2"
+RELEASE = "7.3.4-fake"
+FIRST_LINE = f"[    0.000000] Linux version {RELEASE} (builder@host)\n"
+PANIC = "[    1.500000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"
+
+
+def console(text: str) -> Step:
+    """Print on the console."""
+    return ["console", text]
+
+
+def error(text: str) -> Step:
+    """Say something on standard error, as QEMU does of itself."""
+    return ["error", text]
+
+
+def raw(data: bytes) -> Step:
+    """Write to the results channel, whatever it is."""
+    return ["raw", data.decode("latin-1")]
+
+
+def event(kind: str, **fields: object) -> Step:
+    """Send an event over the results channel."""
+    return raw(b"\n" + json.dumps({"event": kind, **fields}).encode() + b"\n")
+
+
+def hello(**fields: object) -> Step:
+    """Say hello as the agent of a fast guest."""
+    return event("hello", **{"release": RELEASE, "features": ["listns"], "uptime": 1.0, **fields})
+
+
+def serve(**special: Sequence[Step] | str) -> Step:
+    """Wait for the tests to run, and report on each: it passes, unless there is another outcome
+    for it, or steps to take instead of its finish, under the name of its function."""
+    return ["serve", special]
+
+
+def finish(outcome: str, **fields: object) -> Step:
+    """Finish the test that `serve` is at."""
+    return ["finish", {"outcome": outcome, **fields}]
+
+
+def pause(seconds: float) -> Step:
+    """Do nothing for a while."""
+    return ["pause", seconds]
+
+
+def hang() -> Step:
+    """Do nothing any more."""
+    return pause(1000)
+
+
+def die() -> Step:
+    """Be gone from one moment to the other."""
+    return ["die"]
+
+
+def interrupt() -> Step:
+    """Send SIGTERM to the process that started QEMU."""
+    return ["interrupt"]
+
+
+def end(status: int = 0) -> Step:
+    """Exit."""
+    return ["end", status]
+
+
+def by_accel(**steps: Sequence[Step]) -> Step:
+    """Take the steps of `kvm` or of `tcg`."""
+    return ["by_accel", steps]
+
+
+WORKS = (console(FIRST_LINE), hello(), serve())
+
+
+def install(folder: Path, *boots: Sequence[Step]) -> Path:
+    """Make the program in `folder`, with a script for each boot; returns its path."""
+    program = folder / "qemu-system-x86_64"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{__file__}" "{folder}" "$@"\n')
+    program.chmod(0o755)
+    (folder / "script.json").write_text(json.dumps(boots))
+    return program
+
+
+def boots(folder: Path) -> list[list[str]]:
+    """Return the arguments of every boot so far."""
+    log = folder / "boots.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+class _Player:
+    """Performs one boot."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        tty.setraw(0)  # as QEMU does; the terminal would change our line feeds
+        self._accel = "kvm" if "accel=kvm" in argv else "tcg"
+        option = next(word for word in argv if word.startswith("socket,id=results,"))
+        self._channel = socket.socket(fileno=int(option.rpartition("=")[2]))
+        self._test = ""
+
+    def play(self, steps: Sequence[Step]) -> None:
+        for kind, *arguments in steps:
+            getattr(self, f"_{kind}")(*arguments)
+
+    def _console(self, text: str) -> None:
+        os.write(1, text.replace("\n", "\r\n").encode())
+
+    def _error(self, text: str) -> None:
+        os.write(2, text.encode())
+
+    def _raw(self, text: str) -> None:
+        self._channel.sendall(text.encode("latin-1"))
+
+    def _pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _interrupt(self) -> None:
+        os.kill(os.getppid(), signal.SIGTERM)
+
+    def _end(self, status: int) -> None:
+        sys.exit(status)
+
+    def _by_accel(self, steps: Mapping[str, Sequence[Step]]) -> None:
+        self.play(steps[self._accel])
+
+    def _serve(self, special: Mapping[str, Sequence[Step] | str]) -> None:
+        for command in self._commands():
+            for self._test in command["tests"]:
+                self.play([event("start", test=self._test)])
+                steps = special.get(re.sub(r".*::", "", self._test), "pass")
+                self.play([finish(steps)] if isinstance(steps, str) else steps)
+            self.play([event("done")])
+
+    def _finish(self, fields: Mapping[str, object]) -> None:
+        self.play([event("finish", test=self._test, duration=0.01, **fields)])
+
+    def _commands(self) -> Iterator[dict[str, Any]]:
+        """Yield what the harness says until it wants no more; in the end nothing is left to do."""
+        for line in self._channel.makefile():
+            if line.strip():
+                yield json.loads(line)
+
+
+def _main(folder: Path, argv: Sequence[str]) -> None:
+    if "--version" in argv:
+        print(f"QEMU emulator version {VERSION} (a fake)")
+        return
+    number = len(boots(folder))
+    with (folder / "boots.jsonl").open("a") as log:
+        log.write(json.dumps(argv) + "\n")
+    script = json.loads((folder / "script.json").read_text())
+    _Player(argv).play(script[min(number, len(script) - 1)])
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), sys.argv[2:])
