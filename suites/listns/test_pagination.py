@@ -43,6 +43,7 @@ def in_pages(types: int = 0, owner: int = 0) -> list[list[int]]:
 
 
 @pytest.mark.behaviour("LNS-PAG-01")
+@pytest.mark.needs("user_ns")
 def test_every_list_ascends_strictly() -> None:
     masks = [0, NS.ALL, *NS, *(one | other for one, other in combinations(NS, 2))]
     with holding_together(NS.USER | NS.UTS | NS.IPC) as held, holding(NS.UTS, NS.IPC):
@@ -85,6 +86,7 @@ def test_pages_of_any_size_give_the_list_of_several_types() -> None:
 
 
 @pytest.mark.behaviour("LNS-PAG-03", "LNS-PAG-24")
+@pytest.mark.needs("user_ns")
 def test_pages_of_any_size_give_the_list_of_an_owner() -> None:
     kinds = configured_types(NS.NET)
     with holding_together(NS(sum(kinds))) as held:
@@ -95,6 +97,7 @@ def test_pages_of_any_size_give_the_list_of_an_owner() -> None:
 
 
 @pytest.mark.behaviour("LNS-PAG-24")
+@pytest.mark.needs("user_ns")
 def test_list_of_an_owner_restarts_at_any_cursor() -> None:
     with holding_together(NS.USER | NS.MNT | NS.UTS | NS.IPC) as held:
         owner, *own = sorted(ids_of(held.values()))
