@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,10 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, EXIT_USAGE)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has had enough; what is left of it must not raise once more.
+
+
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """Print in this block: whoever reads it may have had enough, which changes no exit status."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the second is what rich makes of the first
+        # What is left must not raise once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _complain(what: object, status: int) -> int:
@@ -139,24 +146,27 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with make_progress(sys.stderr) as progress:
         report = execute(request, progress)
+    with _printing():
+        render(report.run, catalogue.load(), Console())
+        print(f"results: {report.directory}")
     listing.write_copies(report.run, {"junit": arguments.junit, "ktap": arguments.ktap})
-    render(report.run, catalogue.load(), Console())
-    print(f"results: {report.directory}")
     return EXIT_INTERRUPTED if report.interrupted else exit_status(report.run)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     _, tests = select(selection)
-    if arguments.behaviours:
-        listing.print_behaviours(tests, catalogue.load(), everything=selection == Selection())
-    else:
-        listing.print_tests(tests)
+    with _printing():
+        if arguments.behaviours:
+            listing.print_behaviours(tests, catalogue.load(), everything=selection == Selection())
+        else:
+            listing.print_tests(tests)
     return 0
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
-    listing.print_kernels(arguments.suites)
+    with _printing():
+        listing.print_kernels(arguments.suites)
     return 0
 
 

@@ -47,7 +47,8 @@ def collect(expression: str = "", suites: Path = SUITES) -> Collection:
         raise ConfigError(f"{suites}: no folder of suites")
     folder = cache_dir("suites", _digest(suites))
     answer = folder / f"tests-{hashlib.sha256(expression.encode()).hexdigest()[:16]}.json"
-    bytecode = folder / "bytecode"
+    # One for all states of all suites: pytest itself is compiled to it too, which takes seconds.
+    bytecode = cache_dir("suites", "bytecode")
     if not answer.exists():
         options = ["-k", expression] if expression else []
         _ask_pytest(suites, answer, ["-c", str(SUITES / "pytest.ini"), *options], bytecode)
@@ -84,11 +85,14 @@ def _ask_pytest(suites: Path, answer: Path, options: list[str], bytecode: Path) 
 
 
 def _why(output: str) -> str:
-    """Pick the line that tells most from what a failed pytest has printed."""
+    """Pick the lines that tell most from what a failed pytest has printed: file and error."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for prefix in ("E ", "ERROR: ", "INTERNALERROR> "):
-        if found := [
-            line.removeprefix(prefix).strip() for line in lines if line.startswith(prefix)
-        ]:
-            return found[-1]
-    return lines[-1] if lines else "pytest printed nothing"
+    if not lines:
+        return "pytest printed nothing"
+    headings = [n for n, line in enumerate(lines[:-1]) if " ERROR collecting " in line]
+    errors = [line[2:].strip() for line in lines if line.startswith("E ")]
+    if headings:
+        file = lines[headings[-1]].strip("_ ").removeprefix("ERROR collecting ")
+        return f"{file}: {errors[-1] if errors else lines[headings[-1] + 1]}"
+    complaints = [line for line in lines if line.startswith(("ERROR: ", "INTERNALERROR> "))]
+    return complaints[-1].partition(" ")[2].strip() if complaints else lines[-1]

@@ -38,10 +38,6 @@ class Channel:
             }
         )
 
-    def power_off(self) -> None:
-        """Tell the agent to end the guest."""
-        self._send({"command": "poweroff"})
-
     def receive(self, seconds: float) -> Event | None:
         """Return the next event, None when none has come in time or the guest has gone."""
         deadline = time.monotonic() + seconds

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+import functools
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import catalogue
 from harness.cli import main
 from harness.results import KernelResult, RunResult
 from harness.rundir import load_run
@@ -179,6 +181,10 @@ class Stage:
         }
 
 
+# Reading it takes as long as a boot of the fake.
+_catalogue = functools.cache(catalogue.load)
+
+
 @pytest.fixture(scope="session")
 def cache_of_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
@@ -209,6 +215,7 @@ def stage(
     monkeypatch.setattr("vm.accel._KVM", tmp_path / "kvm")
     monkeypatch.setattr("vm.console._SYSRQ_SECONDS", 0.01)
     monkeypatch.setattr("vm.interpreter.guest_files", lambda: {"nothing": Entry(b"")})
+    monkeypatch.setattr("harness.catalogue.load", _catalogue)
     # Without virtme-run, which takes a quarter of a second to start QEMU.
     real = machine.command
     monkeypatch.setattr(

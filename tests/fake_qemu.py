@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Any
 
 Step = list[Any]
-VERSION = "10.0.2"
+_PROGRAM = """#!/bin/sh
+[ "$1" != --version ] || exec echo "QEMU emulator version 10.0.2 (a fake)"
+exec "{python}" -S "{player}" "{folder}" "$@"
+"""
 RELEASE = "7.3.4-fake"
 FIRST_LINE = f"[    0.000000] Linux version {RELEASE} (builder@host)\n"
 PANIC = "[    1.500000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"
@@ -98,7 +101,7 @@ WORKS = (console(FIRST_LINE), hello(), serve())
 def install(folder: Path, *boots: Sequence[Step]) -> Path:
     """Make the program in `folder`, with a script for each boot; returns its path."""
     program = folder / "qemu-system-x86_64"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{__file__}" "{folder}" "$@"\n')
+    program.write_text(_PROGRAM.format(python=sys.executable, player=__file__, folder=folder))
     program.chmod(0o755)
     (folder / "script.json").write_text(json.dumps(boots))
     return program
@@ -114,7 +117,8 @@ class _Player:
     """Performs one boot."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        tty.setraw(0)  # as QEMU does; the terminal would change our line feeds
+        if os.isatty(0):
+            tty.setraw(0)  # as QEMU does; the terminal would change our line feeds
         self._accel = "kvm" if "accel=kvm" in argv else "tcg"
         option = next(word for word in argv if word.startswith("socket,id=results,"))
         self._channel = socket.socket(fileno=int(option.rpartition("=")[2]))
@@ -167,9 +171,6 @@ class _Player:
 
 
 def _main(folder: Path, argv: Sequence[str]) -> None:
-    if "--version" in argv:
-        print(f"QEMU emulator version {VERSION} (a fake)")
-        return
     number = len(boots(folder))
     with (folder / "boots.jsonl").open("a") as log:
         log.write(json.dumps(argv) + "\n")

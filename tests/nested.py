@@ -6,23 +6,22 @@ guest of a guest, ten or more times as slow as one on usual hardware.
 """
 
 import json
-import logging
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from tests import nested_image
 from tests.nested_init import READY, RESULTS
-from vm import kernels, machine, qemu
+from vm import machine, qemu
 from vm.accel import Accel
+from vm.kernels import Kernel
 from vm.machine import Machine, MachineSpec
-
-logger = logging.getLogger(__name__)
 
 _, _SCRIPTS = nested_image.places()
 _ENVIRONMENT = {
@@ -35,6 +34,7 @@ _ENVIRONMENT = {
 }
 _START_SECONDS = 180
 _GRACE_SECONDS = 60
+_TAIL = 200
 
 
 @dataclass(frozen=True)
@@ -65,28 +65,46 @@ class NestedHost:
         self._received = b""
         assert self._line(_START_SECONDS) == READY.strip()
 
-    def run(self, *argv: str, seconds: float) -> Done:
-        """Run a command there; its `status` is None if it had to be killed after `seconds`."""
-        request = {"argv": argv, "environment": _ENVIRONMENT, "seconds": seconds}
+    def nsconform(self, *arguments: str, seconds: float, forget: bool = False) -> Done:
+        """Run `nsconform run` there; its `status` is None if it had to be killed after `seconds`.
+
+        `forget` has it find out anew whether KVM works.
+        """
+        request = {
+            "argv": ["nsconform", "run", *arguments, "--results", str(RESULTS)],
+            "environment": _ENVIRONMENT,
+            "seconds": seconds,
+            "forget": forget,
+        }
         self._guest.channel.sendall(json.dumps(request).encode() + b"\n")
         return Done(**json.loads(self._line(seconds + _GRACE_SECONDS)))
 
     def _line(self, seconds: float) -> bytes:
-        self._guest.channel.settimeout(seconds)
+        deadline = time.monotonic() + seconds
         while b"\n" not in self._received:
-            chunk = self._guest.channel.recv(1 << 16)
+            self._guest.channel.settimeout(max(deadline - time.monotonic(), 0.1))
+            try:
+                chunk = self._guest.channel.recv(1 << 16)
+            except TimeoutError:
+                self._guest.console.sysrq("lw")
+                self._fail(f"no answer from the host in {seconds:.0f} s")
             if not chunk:
-                tail = "\n".join(self._guest.console.tail(30))
-                pytest.fail(f"the guest has gone; the end of its console:\n{tail}")
+                self._fail("the host has gone")
             self._received += chunk
         line, _, self._received = self._received.partition(b"\n")
         return line
 
+    def _fail(self, why: str) -> NoReturn:
+        tail = "\n".join(self._guest.console.tail(_TAIL))
+        pytest.fail(f"{why}; the end of its console:\n{tail}")
+
 
 @contextmanager
-def nested_host(files: Mapping[str, Path]) -> Iterator[NestedHost]:
-    """Boot a guest with a working KVM and nsconform, with `files` (guest path → file) in it."""
-    kernel = kernels.newest_with_listns()
+def nested_host(kernel: Kernel, files: Mapping[str, Path]) -> Iterator[NestedHost]:
+    """Boot `kernel`, a packaged one, as a host with a working KVM and nsconform installed.
+
+    `files` (guest path → file) are there too.
+    """
     with tempfile.TemporaryDirectory(prefix="nsconform-") as scratch:
         spec = MachineSpec(
             kernel=kernel.image,

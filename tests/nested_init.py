@@ -2,10 +2,10 @@
 """Process 1 of the guest that `tests.nested` boots: loads KVM, then runs what the host asks for.
 
 It says READY over the second serial port as soon as it listens there. Then one JSON object a line
-goes each way: a request (`argv`, `environment`, `seconds`), then what came of it: `status` (None
-when it was killed for taking too long), `seconds`, `output`, `files` (the text of every file below
-RESULTS), `memory` (what is remembered of KVM: text and time of modification in ns, or None) and
-`processes` (programs that are running afterwards).
+goes each way: a request (`argv`, `environment`, `seconds`, and whether to `forget` before what is
+remembered of KVM), then what came of it: `status` (None when it was killed for taking too long),
+`seconds`, `output`, `files` (the text of every file below RESULTS), `memory` (what is remembered of
+KVM: text and time of modification in ns, or None) and `processes` (running afterwards).
 """
 
 import ctypes
@@ -84,8 +84,12 @@ def _serve() -> None:
                 answer = answer[os.write(channel, answer) :]
 
 
-def _answer(argv: list[str], environment: dict[str, str], seconds: float) -> dict[str, Any]:
+def _answer(
+    argv: list[str], environment: dict[str, str], seconds: float, *, forget: bool
+) -> dict[str, Any]:
     shutil.rmtree(RESULTS, ignore_errors=True)
+    if forget:
+        _MEMORY.unlink(missing_ok=True)
     start = time.monotonic()
     status = _run(argv, environment, seconds)
     return {

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sysconfig
+import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ logger = logging.getLogger(__name__)
 _QEMU_MESSAGES = 1 << 16
 _LAST_WORDS_SECONDS = 10
 
-# What virtme-run says of the socket that it is given as standard error.
-_EXPECTED_WARNING = "WARNING: unable to write kernel messages"
+# How virtme-run begins what it says of a machine that it starts all the same: of the socket that is
+# its standard error, of an image whose version it cannot tell. QEMU's begin with its own name.
+_WARNING = "warning: "
 
 # QEMU's parent is virtme-run, so it is QEMU that must ask to die with its parent; virtme-run, a
 # child of ours, does the same. Our own end, by SIGKILL too, thus ends both.
@@ -80,9 +82,9 @@ class Machine:
         return False
 
     def qemu_messages(self) -> list[str]:
-        """Return what QEMU and virtme-run said about themselves."""
+        """Return what QEMU and virtme-run said about themselves, but for virtme-run's warnings."""
         lines = bytes(self._messages).decode(errors="replace").splitlines()
-        return [line for line in lines if line.strip() and _EXPECTED_WARNING not in line]
+        return [line for line in lines if line.strip() and not line.lower().startswith(_WARNING)]
 
     def _collect(self, messages: socket.socket) -> None:
         while chunk := messages.recv(4096):
@@ -101,9 +103,7 @@ def running(spec: MachineSpec, log: Path) -> Iterator[Machine]:
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as guests:
         channel, guest_channel = _socket_pair(ours, guests)
         messages, guest_messages = _socket_pair(ours, guests)
-        master, slave = pty.openpty()
-        ours.callback(os.close, master)
-        guests.callback(os.close, slave)
+        master, slave = _terminal(ours, guests)
         try:
             console = Console(master, log)
             ours.callback(console.wait_for_end, _LAST_WORDS_SECONDS)
@@ -122,6 +122,17 @@ def _socket_pair(
 ) -> tuple[socket.socket, socket.socket]:
     our_end, guest_end = socket.socketpair()
     return ours.enter_context(our_end), guests.enter_context(guest_end)
+
+
+def _terminal(ours: contextlib.ExitStack, guests: contextlib.ExitStack) -> tuple[int, int]:
+    master, slave = pty.openpty()
+    ours.callback(os.close, master)
+    guests.callback(os.close, slave)
+    attributes = termios.tcgetattr(slave)
+    # QEMU makes its terminal raw but for output: each CR LF of the kernel's would become CR CR LF.
+    attributes[1] &= ~termios.ONLCR
+    termios.tcsetattr(slave, termios.TCSANOW, attributes)
+    return master, slave
 
 
 def _start(
@@ -206,7 +217,8 @@ def _kernel_options(spec: MachineSpec) -> list[str]:
 
 def _environment(qemu: Path) -> dict[str, str]:
     # virtme-run obeys files in HOME and variables of its user's; a guest must depend on neither.
-    return {
+    place = os.environ.get("TMPDIR")
+    return ({"TMPDIR": place} if place else {}) | {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(cache_dir("empty")),
         "TERM": "dumb",

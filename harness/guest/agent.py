@@ -38,6 +38,7 @@ _MAX_SPLATS = 50
 # mm/oom_kill.c
 _OUT_OF_MEMORY = r"^(?:Out of memory|Memory cgroup out of memory): Killed process"
 _HEARTBEAT_SECONDS = 1.0
+_MAX_REAPED = 100
 _DEFAULT_DEADLINE = 10.0
 # A process that a SIGKILL has not ended after this long hangs in the kernel.
 _KILL_SECONDS = 5.0
@@ -177,9 +178,11 @@ class Agent:
         """Reap until the test's process ends, with a sign of life to the harness now and then."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            if (status := _reap(test.pid)) is not None:
-                return status
-            self._children.wait(min(left, _HEARTBEAT_SECONDS))
+            ended = _reap()
+            if test.pid in ended:
+                return ended[test.pid]
+            if not ended:
+                self._children.wait(min(left, _HEARTBEAT_SECONDS))
             self._beat()
         return None
 
@@ -205,13 +208,13 @@ class _Children:
             os.read(self._reader, 4096)
 
 
-def _reap(wanted: int) -> int | None:
-    """Reap children that have ended until none is left, or the wait status of `wanted` is known."""
+def _reap() -> dict[int, int]:
+    """Reap children that have ended, but not for long: return their wait statuses by pid."""
+    ended: dict[int, int] = {}
     with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            if ended[0] == wanted:
-                return ended[1]
-    return None
+        while len(ended) < _MAX_REAPED and (gone := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[gone[0]] = gone[1]
+    return ended
 
 
 def _kernel_stack(pid: int) -> str:

@@ -47,9 +47,9 @@ def number(many: int, noun: str) -> str:
 
 
 def why(result: TestResult) -> str:
-    """What is wrong with a result, in one line."""
+    """What is wrong with a result, in one line that is not too long."""
     lines = result.reason.splitlines() or excerpt(result.detail) or [""]
-    return printable(lines[0])
+    return _shortened(printable(lines[0]))
 
 
 def excerpt(detail: str) -> list[str]:

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line without a virtual machine: what is refused, what is printed, exit statuses."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.collect import collect
+from tests.conftest import Finished, Stage, bzimage, deb
+from tests.fake_qemu import FIRST_LINE, console, finish, hello, serve
+
+ROOT = Path(__file__).parents[1]
+
+
+def nsconform(capsys: pytest.CaptureFixture[str], *argv: str) -> Finished:
+    try:
+        status = main(argv)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    return Finished(status, *capsys.readouterr())
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("argv", "complaint"),
+        [
+            ([], "the following arguments are required: COMMAND"),
+            (["walk"], "invalid choice: 'walk'"),
+            (["run", "--cpus", "0"], "argument --cpus: 0 is not a whole number from 1 on"),
+            (["run", "--cpus", "many"], "argument --cpus: many is not a whole number from 1 on"),
+            (["run", "--retries", "-1"], "argument --retries: -1 is not a whole number from 0 on"),
+            (["run", "--timeout-scale", "0"], "--timeout-scale: 0 is not a number above 0"),
+            (["run", "--timeout-scale", "inf"], "--timeout-scale: inf is not a number above 0"),
+            (["run", "--timeout-scale", "x"], "--timeout-scale: x is not a number above 0"),
+            (["run", "--accel", "hvf"], "argument --accel: invalid choice: 'hvf'"),
+            (["shell"], "the following arguments are required: KERNEL"),
+        ],
+    )
+    def test_refused(
+        self, capsys: pytest.CaptureFixture[str], argv: list[str], complaint: str
+    ) -> None:
+        finished = nsconform(capsys, *argv)
+        assert finished.status == 2
+        assert complaint in finished.err.splitlines()[-1]
+
+    @pytest.mark.parametrize("command", [[], ["run"], ["list"], ["kernels"], ["shell"]])
+    def test_help(self, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+        finished = nsconform(capsys, *command, "--help")
+        assert finished.status == 0
+        assert finished.out.startswith("usage: nsconform")
+
+    def test_exit_statuses_are_told(self, capsys: pytest.CaptureFixture[str]) -> None:
+        told = " ".join(nsconform(capsys, "run", "--help").out.split())
+        assert "0 all well; 1 a failure" in told
+        assert "2 a usage error; 3 no verdict; 130 interrupted." in told
+
+
+class TestKernelThatIsNone:
+    """Exit status 2 and one line, before anything is booted or written."""
+
+    @pytest.mark.parametrize(
+        ("content", "complaint"),
+        [
+            (b"# a text file\n", "is not a kernel image; a bzImage for x86_64 is wanted"),
+            (b"", "is an empty file; a bzImage for x86_64 is wanted"),
+            (b"\0" * 0x38 + b"ARM\x64" + b"\0" * 4096, "is a kernel for arm64; a bzImage for"),
+            (b"\0" * 0x38 + b"RSC\x05" + b"\0" * 4096, "is a kernel for riscv; a bzImage for"),
+            (b"\x7fELF\2\1\1" + bytes(11) + b"\xb7\0" + bytes(99), "is a kernel or program for"),
+            (b"\x1f\x8b" + bytes(99), "is a gzip file (perhaps a kernel for another architecture)"),
+            (bzimage("7.3.4", flags=0), "is a 32-bit x86 kernel; a bzImage for x86_64 is wanted"),
+            (bzimage("7.3.4", payload=bytes(9999))[:5000], "is cut off: 5000 bytes of"),
+        ],
+        ids=["text", "empty", "arm64", "riscv", "elf", "gzip", "32 bits", "cut off"],
+    )  # fmt: skip
+    def test_file(self, stage: Stage, content: bytes, complaint: str) -> None:
+        stage.kernel.write_bytes(content)
+        self.check(stage, stage.run(), complaint)
+
+    def test_directory(self, stage: Stage) -> None:
+        stage.kernel.unlink()
+        stage.kernel.mkdir()
+        self.check(stage, stage.run(), "is a directory without a kernel")
+
+    def test_nothing(self, stage: Stage) -> None:
+        stage.kernel.unlink()
+        self.check(stage, stage.run(), "no such file; give a bzImage, a .deb, a kernel tree")
+
+    @pytest.mark.parametrize(
+        ("content", "complaint"),
+        [
+            (deb({"./usr/share/doc/copyright": b"text"}), "holds no kernel image"),
+            (deb({"./boot/vmlinuz-7.3.4": b"text"}), "is not a kernel image"),
+            (b"!<arch>\n", "is not a Debian package (no data.tar in it)"),
+            (b"text", "cannot read the package"),
+        ],
+        ids=["no kernel", "text", "no data", "no package"],
+    )
+    def test_package(self, stage: Stage, content: bytes, complaint: str) -> None:
+        package = stage.folder / "linux-image.deb"
+        package.write_bytes(content)
+        self.check(stage, stage.run(str(package)), complaint)
+
+    def check(self, stage: Stage, finished: Finished, complaint: str) -> None:
+        assert finished.status == 2
+        assert finished.err.startswith("nsconform: ")
+        assert finished.err.count("\n") == 1
+        assert complaint in finished.err
+        assert not finished.out
+        assert not stage.boots()
+        assert not (stage.folder / "results").exists()
+
+
+class TestSelection:
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            (["--suite", "alpa"], "there is no suite alpa; near it: alpha"),
+            (["-k", "nothing"], "no test is selected: `nsconform list` shows what there is"),
+            (["--tests", "/nowhere"], "/nowhere: no folder of suites"),
+            (["-k", "and and"], "the suites cannot be collected"),
+        ],
+    )
+    def test_refused_in_one_line(self, stage: Stage, options: list[str], complaint: str) -> None:
+        finished = stage.run(*options)
+        assert finished.status == 2
+        assert finished.err.startswith(f"nsconform: {complaint}")
+        assert finished.err.count("\n") == 1
+
+    def test_list(self, stage: Stage) -> None:
+        finished = nsconform(
+            stage.capsys, "list", "--tests", str(stage.suites), "-k", "two or four"
+        )
+        assert finished == Finished(
+            0, "alpha/test_alpha.py::test_two\nbeta/test_beta.py::test_four\n", ""
+        )
+
+    def test_run(self, stage: Stage) -> None:
+        assert stage.run("--suite", "alpha", "-k", "not two").status == 0
+        assert list(stage.outcomes()) == ["test_one", "test_three"]
+
+
+class TestReports:
+    def test_copies(self, stage: Stage) -> None:
+        stage.plays((console(FIRST_LINE), hello(), serve(test_two=[finish("fail", reason="why")])))
+        junit, ktap = stage.folder / "junit.xml", stage.folder / "ktap.txt"
+        assert stage.run("--junit", str(junit), "--ktap", str(ktap)).status == 1
+        # S314: it is our own.
+        (failure,) = ET.parse(junit).iter("failure")  # noqa: S314
+        assert failure.get("message") == "why"
+        assert ktap.read_text().startswith("KTAP version 1\n")
+
+    def test_copy_that_cannot_be_written_costs_no_result(self, stage: Stage) -> None:
+        finished = stage.run("--junit", str(stage.folder / "nowhere/junit.xml"))
+        assert finished.status == 2
+        assert finished.err.splitlines()[-1].startswith("nsconform: --junit ")
+        assert f"results: {stage.folder}/results/{stage.result().id}\n" in finished.out
+
+
+class TestShell:
+    def test_guest_is_told_and_its_status_returned(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("harness.shell.collect", lambda: collect(suites=stage.suites))
+        stage.plays([["end", 7]])
+        finished = nsconform(stage.capsys, "shell", "--append", "mine", str(stage.kernel))
+        assert finished.status == 7
+        assert finished.err == "Booting 7.3.4-fake (tcg); Ctrl-A X ends the guest.\n"
+        (argv,) = stage.boots()
+        options = [word.removeprefix("--kopt=") for word in argv]
+        assert {"nsconform.shell", "mine"} < {*options}
+        assert [option for option in options if "loglevel" in option][-1] == "loglevel=4"
+
+
+class TestProcess:
+    """What only a process of its own shows."""
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness", *argv],
+            cwd=ROOT,
+            # Whose output is written when it ends, as it is for most users.
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def test_reader_that_has_had_enough(self, stage: Stage) -> None:
+        assert os.environ["NSCONFORM_CACHE"] == str(stage.cache)
+        with self.start("list", "--tests", str(stage.suites)) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.wait(60) == 0
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+
+    def test_reader_that_leaves_changes_no_verdict(self, stage: Stage) -> None:
+        stage.plays((console(FIRST_LINE), hello(), serve(test_two="fail")))
+        options = ["--tests", str(stage.suites), "--results", str(stage.folder / "results")]
+        with self.start("run", "--accel", "tcg", *options, str(stage.kernel)) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.wait(60) == 1
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+        assert stage.outcomes()["test_two"] == "fail"
+
+    def test_error_is_one_line_on_standard_error(self, stage: Stage) -> None:
+        with self.start("run", "/nowhere", "--tests", str(stage.suites)) as process:
+            out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, err.count("\n")) == (2, "", 1)
+        assert "Traceback" not in err
