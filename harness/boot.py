@@ -148,18 +148,27 @@ def _vanished(guest: Boot) -> Ending:
     why = "the virtual machine vanished without a panic"
     if panic := guest.machine.console.panic_reason():
         why = f"kernel panic: {panic}"
-    elif said := _messages(guest.machine):
-        why += said
+    else:
+        why += _messages(guest.machine) + _complaint(guest)
     return Ending(why, guest.running, Outcome.CRASH, guest.last_lines)
 
 
 def _hung(guest: Boot, scale: float) -> Ending:
     guest.lose_hope()
+    why = f"the guest has been silent for {_SILENCE_SECONDS * scale:.0f} s{_complaint(guest)}"
     _show_blocked_tasks(guest.machine)
     if panic := guest.machine.console.panic_reason():
         return Ending(f"kernel panic: {panic}", guest.running, Outcome.CRASH, guest.last_lines)
-    silence = f"the guest has been silent for {_SILENCE_SECONDS * scale:.0f} s"
-    return Ending(silence, guest.running, Outcome.TIMEOUT, guest.last_lines)
+    return Ending(why, guest.running, Outcome.TIMEOUT, guest.last_lines)
+
+
+def _complaint(guest: Boot) -> str:
+    """Return what the kernel complained of first since the running test began."""
+    place = guest.machine.console.lines_of(guest.running)
+    if place is None:
+        return ""
+    said = (one.text for one in guest.machine.console.incidents() if one.line >= place[0])
+    return "".join(f"; the kernel had said: {text}" for text in list(said)[:1])
 
 
 def _show_blocked_tasks(guest: Machine) -> None:
@@ -184,7 +193,7 @@ def _why_not_ready(guest: Boot, seconds: float) -> str:
 
 def _messages(guest: Machine) -> str:
     """Return what QEMU said first: what follows, registers and code, is in its wake."""
-    lines = guest.qemu_messages()
+    lines = guest.messages.lines()
     return f" ({lines[0]})" if lines else ""
 
 

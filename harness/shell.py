@@ -7,18 +7,22 @@ from harness.collect import collect
 from harness.payload import payload
 from harness.run import Settings
 from vm import image, kernels, machine, qemu
-from vm.accel import Acceleration
+from vm.accel import Accel, Acceleration
+from vm.errors import BootError
 from vm.machine import MachineSpec
 
 
 def shell(spec: str, settings: Settings) -> int:
     """Boot a kernel and connect its console to this terminal until the guest ends.
 
-    Returns QEMU's exit status. Raises ConfigError and BootError like a run does.
+    KVM is used where it was demanded, or a run has found that it works. Raises ConfigError and
+    BootError like a run does.
     """
     kernel = kernels.resolve(spec)
     program = qemu.find()
-    accel = Acceleration(settings.accel, str(program)).current().accel
+    choice = Acceleration(settings.accel, str(program)).current()
+    untried = choice.provisional and settings.accel == "auto"
+    accel = Accel.TCG if untried else choice.accel
     guest = MachineSpec(
         kernel=kernel.image,
         image=image.build(payload(collect())).path,
@@ -29,4 +33,6 @@ def shell(spec: str, settings: Settings) -> int:
         append=("nsconform.shell", "loglevel=4", *settings.append),
     )
     print(f"Booting {kernel.release} ({accel}); Ctrl-A X ends the guest.", file=sys.stderr)
-    return machine.converse(guest)
+    if said := machine.converse(guest):
+        raise BootError(said[0])
+    return 0

@@ -8,6 +8,7 @@ remembered of KVM), then what came of it: `status` (None when it was killed for 
 KVM: text and time of modification in ns, or None) and `processes` (running afterwards).
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -126,9 +127,11 @@ def _processes() -> list[str]:
     """Return the command lines of all processes but this one; threads of the kernel have none."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        if line and folder.name != "1":
-            found.append(line)
+        # A process may end while we look at it.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if line and folder.name != "1":
+                found.append(line)
     return found
 
 

@@ -5,16 +5,22 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from harness import listing
+from harness.catalogue import Behaviour
 from harness.cli import main
 from harness.collect import collect
-from tests.conftest import Finished, Stage, bzimage, deb
-from tests.fake_qemu import FIRST_LINE, console, finish, hello, serve
+from harness.results import TestResult
+from tests.conftest import Finished, Mirror, Stage, bzimage, deb
+from tests.fake_qemu import FIRST_LINE, WORKS, console, end, error, finish, hello, serve
 
 ROOT = Path(__file__).parents[1]
+BEHAVIOUR = Behaviour("B-1", "Goes.", "kernel/nstree.c", "6.19")
 
 
 def nsconform(capsys: pytest.CaptureFixture[str], *argv: str) -> Finished:
@@ -144,6 +150,35 @@ class TestSelection:
         assert list(stage.outcomes()) == ["test_one", "test_three"]
 
 
+class TestListing:
+    WAIVED = replace(BEHAVIOUR, id="B-3", sentence="Waits.", waived="nobody can see it")
+    ROWS: ClassVar = {
+        "B-1": BEHAVIOUR,
+        "B-2": replace(BEHAVIOUR, id="B-2", sentence="Stops."),
+        "B-3": WAIVED,
+    }
+    TESTS = (TestResult("a::test_x", "a", ("B-1", "B-3")), TestResult("a::test_y", "a", ("B-1",)))
+
+    def test_behaviours_with_their_tests(self, capsys: pytest.CaptureFixture[str]) -> None:
+        listing.print_behaviours(self.TESTS, self.ROWS, everything=False)
+        assert capsys.readouterr().out == (
+            "B-1  Goes.\n    a::test_x\n    a::test_y\n"
+            "B-3  Waits.\n    a::test_x\n    waived: nobody can see it\n"
+        )
+
+    def test_behaviours_without_a_test(self, capsys: pytest.CaptureFixture[str]) -> None:
+        listing.print_behaviours((), self.ROWS, everything=True)
+        assert capsys.readouterr().out == (
+            "B-1  Goes.\n    no test\nB-2  Stops.\n    no test\n"
+            "B-3  Waits.\n    waived: nobody can see it\n"
+        )
+
+    def test_kernels(self, mirror: Mirror, capsys: pytest.CaptureFixture[str]) -> None:
+        mirror.add("bookworm", "linux-image-6.12.95-cloud-amd64-unsigned", "6.12.95-1")
+        finished = nsconform(capsys, "kernels")
+        assert finished == Finished(0, "debian:6.12.95-1                bookworm\n", "")
+
+
 class TestReports:
     def test_copies(self, stage: Stage) -> None:
         stage.plays((console(FIRST_LINE), hello(), serve(test_two=[finish("fail", reason="why")])))
@@ -162,18 +197,34 @@ class TestReports:
 
 
 class TestShell:
-    def test_guest_is_told_and_its_status_returned(
-        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.fixture(autouse=True)
+    def suites(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("harness.shell.collect", lambda: collect(suites=stage.suites))
-        stage.plays([["end", 7]])
+
+    def test_what_the_guest_is_told(self, stage: Stage) -> None:
+        stage.plays([end()])
         finished = nsconform(stage.capsys, "shell", "--append", "mine", str(stage.kernel))
-        assert finished.status == 7
+        assert finished.status == 0
         assert finished.err == "Booting 7.3.4-fake (tcg); Ctrl-A X ends the guest.\n"
         (argv,) = stage.boots()
         options = [word.removeprefix("--kopt=") for word in argv]
         assert {"nsconform.shell", "mine"} < {*options}
         assert [option for option in options if "loglevel" in option][-1] == "loglevel=4"
+
+    def test_kvm_that_was_never_tried_is_not_relied_on(self, stage: Stage) -> None:
+        stage.has_kvm()
+        stage.plays([end()], WORKS, [end()], [end()])
+        shell = ("shell", str(stage.kernel))
+        assert "(tcg)" in nsconform(stage.capsys, *shell).err
+        assert stage.run().status == 0
+        assert "(kvm)" in nsconform(stage.capsys, *shell).err
+        assert "(kvm)" in nsconform(stage.capsys, *shell, "--accel", "kvm").err
+
+    def test_guest_that_does_not_start(self, stage: Stage) -> None:
+        stage.plays([error("qemu: warning: slow\nqemu: no such size\nsorry\n"), end(1)])
+        finished = nsconform(stage.capsys, "shell", str(stage.kernel))
+        assert finished.status == 3
+        assert finished.err.splitlines()[1:] == ["nsconform: qemu: no such size"]
 
 
 class TestProcess:

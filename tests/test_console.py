@@ -83,8 +83,9 @@ class TestRecorded:
         line.show((CONSOLES / "warning.log").read_bytes())
         first = line.console.incidents()[0]
         assert (first.line, first.panic) == (5, False)
-        assert first.text.endswith("WARNING: kernel/nscommon.c:223 at __ns_ref_active_put+0x7e/0x90"
-                                   ", CPU#0: init/43")  # fmt: skip
+        assert first.text == (
+            "WARNING: kernel/nscommon.c:223 at __ns_ref_active_put+0x7e/0x90, CPU#0: init/43"
+        )
         assert line.console.panic_reason() == ""
 
     def test_panic_reason(self, line: Line) -> None:
@@ -128,7 +129,13 @@ class TestLines:
 
     def test_bytes_that_are_no_text(self, line: Line) -> None:
         line.show(bytes(range(256)) * 10 + b"\n" + STAMP.encode() + b"WARNING: \xff\n")
-        assert line.console.incidents()[-1].text == STAMP + "WARNING: \ufffd"
+        assert line.console.incidents()[-1].text == "WARNING: \ufffd"
+
+    def test_flood_of_warnings_is_not_kept_but_the_panic_is(self, line: Line) -> None:
+        warnings = f"{STAMP}WARNING: again\n" * 3000
+        line.show(f"{warnings}{STAMP}Kernel panic - not syncing: enough\n".encode())
+        assert len(line.console.incidents()) == 1001
+        assert line.console.panic_reason() == "enough"
 
     def test_nothing_at_all(self, line: Line) -> None:
         line.show(b"")

@@ -9,14 +9,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.guest import census, kmsg
-from harness.guest.census import Census
+from harness.guest import agent, census, kmsg
+from harness.guest.census import Census, Leftovers
+from harness.guest.child import Verdict
 from harness.guest.wire import REASON_LIMIT, TEXT_LIMIT
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +94,6 @@ def test_is_interrupted():
 
 def test_has_a_session_of_its_own():
     assert os.getsid(0) == os.getpid()
-    assert open("/proc/self/oom_score_adj").read() == "1000\\n"
 
 @pytest.mark.deadline(0.2)
 def test_takes_too_long():
@@ -131,7 +132,7 @@ class Channel:
 class Recorder(agent.Agent):
     def pytest_runtestloop(self, session):
         start = agent.child.start
-        agent.child.start = lambda item: running.clear() or remember(start(item))
+        agent.child.start = lambda *given: running.clear() or remember(start(*given))
         for item in session.items:
             self._items = {item.nodeid: item}
             beats.clear()
@@ -145,8 +146,9 @@ def remember(test):
     return test
 
 out = os.fdopen(int(sys.argv[1]), "w")
+recorder = Recorder(Channel(), list, [])
 pytest.main([*agent._PYTEST_OPTIONS, "-c", "/dev/null", *sys.argv[2:]],
-            plugins=[Recorder(Channel(), list, [])])
+            plugins=[recorder, recorder.judge])
 """
 
 
@@ -303,9 +305,92 @@ class TestCensus:
         monkeypatch.setattr("harness.guest.census._libc", Libc)
         assert census.take().namespaces == found
 
-    def test_only_process_1_ends_others(self) -> None:
+    def test_only_process_1_ends_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("harness.guest.census.os", SimpleNamespace(getpid=lambda: 2))
         with pytest.raises(RuntimeError, match="only process 1"):
             census.kill_all()
+
+
+PASS = Verdict("pass")
+
+
+class TestReport:
+    """What the agent says of a test that has ended, without running one."""
+
+    @pytest.fixture
+    def report(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+        """Has the agent report on a test after which the kernel's log and taint are these."""
+
+        def finish(
+            logged: Sequence[str] = (),
+            taint: int = 0,
+            verdict: Verdict = PASS,
+            **end: Any,
+        ) -> dict[str, Any]:
+            log, taints, sent = FakeLog(logged), iter([1, 1 | taint]), list[dict[str, Any]]()
+            monkeypatch.setattr("harness.guest.kmsg.KernelLog", lambda: log)
+            monkeypatch.setattr("harness.guest.kmsg.taint", lambda: next(taints))
+            monkeypatch.setattr("harness.guest.agent._Children", object)
+            monkeypatch.setattr("harness.guest.census.take", lambda: TestCensus.BEFORE)
+            monkeypatch.setattr("harness.guest.census.end_leftovers", Leftovers)
+            ended = agent._End(verdict, **end)
+            monkeypatch.setattr("harness.guest.agent.Agent._outcome", lambda *_: ended)
+            channel = SimpleNamespace(
+                send=lambda event, **rest: sent.append({"event": event, **rest})
+            )
+            made = agent.Agent(channel, list, [])  # type: ignore[arg-type]
+            goes_on = made._run("a", agent.Settings(1.0, "WARNING: |BUG: "))
+            assert [one["event"] for one in sent] == ["start", "finish"]
+            assert log.marks == ["start a", "finish a"]
+            assert goes_on is not sent[1]["dirty"]
+            return sent[1]
+
+        return finish
+
+    def test_of_a_pass(self, report: Callable[..., dict[str, Any]]) -> None:
+        said = report(["harmless"])
+        assert (said["outcome"], said["splats"], said["taint"]) == ("pass", [], 0)
+        assert not said["dirty"]
+
+    def test_of_warnings(self, report: Callable[..., dict[str, Any]]) -> None:
+        said = report(["harmless", "WARNING: a", "BUG: b"], taint=512)
+        assert (said["outcome"], said["splats"]) == ("pass", ["WARNING: a", "BUG: b"])
+        assert (said["taint"], said["dirty"]) == (512, False)
+
+    def test_of_a_flood_of_warnings(self, report: Callable[..., dict[str, Any]]) -> None:
+        assert len(report(["WARNING: again"] * 10_000)["splats"]) == 50
+
+    def test_guest_in_which_the_kernel_has_oopsed_is_not_used_again(
+        self, report: Callable[..., dict[str, Any]]
+    ) -> None:
+        # include/linux/panic.h, TAINT_DIE
+        assert report(taint=1 << 7)["dirty"]
+
+    def test_process_that_hangs_spoils_the_guest(
+        self, report: Callable[..., dict[str, Any]]
+    ) -> None:
+        said = report(verdict=Verdict("timeout", "no end"), stuck=True)
+        assert (said["outcome"], said["stuck"], said["dirty"]) == ("timeout", True, True)
+
+    def test_oom_killer_is_named(self, report: Callable[..., dict[str, Any]]) -> None:
+        killed = "Out of memory: Killed process 102 (init) total-vm:8kB"
+        said = report(["x", killed], verdict=Verdict("fail", "killed by SIGKILL"))
+        assert said["reason"] == f"killed by SIGKILL; {killed}"
+        assert report([killed])["reason"] == killed
+
+
+class FakeLog:
+    """The kernel's log of one test: what was there before is read first."""
+
+    def __init__(self, logged: Sequence[str]) -> None:
+        self._parts = iter([["WARNING: of an earlier test"], list(logged)])
+        self.marks: list[str] = []
+
+    def mark(self, text: str) -> None:
+        self.marks.append(text)
+
+    def new_lines(self) -> list[str]:
+        return next(self._parts)
 
 
 LEFTOVERS = """

@@ -102,7 +102,7 @@ class TestSplats:
     )
     def test_of_a_recorded_console(self, log: str, first_lines: list[str]) -> None:
         lines = (CONSOLES / f"{log}.log").read_text().splitlines()
-        texts = [line.partition("] ")[2] for line in kernel_log.splats(lines)]
+        texts = [kernel_log.text_of(line) for line in kernel_log.splats(lines)]
         assert len(texts) == len(first_lines)
         for text, beginning in zip(texts, first_lines, strict=True):
             assert text.startswith(beginning)
@@ -127,6 +127,17 @@ class TestStamp:
     )
     def test_line_of_something_else(self, line: str) -> None:
         assert not kernel_log.is_from_kernel(line)
+
+    @pytest.mark.parametrize(
+        ("line", "text"),
+        [
+            ("[    7.001112][   T97] traps: x", "traps: x"),
+            ("login: [   12.345678] behind", "behind"),
+            ("no stamp", "no stamp"),
+        ],
+    )
+    def test_text_without_it(self, line: str, text: str) -> None:
+        assert kernel_log.text_of(line) == text
 
 
 class TestPanicReason:

@@ -188,7 +188,7 @@ class TestMessages:
         plays(spec, *steps)
         with machine.running(spec, spec.qemu.parent / "log") as guest:
             assert guest.wait(SECONDS)
-        return guest.qemu_messages()
+        return guest.messages.lines()
 
     def test_none(self, spec: MachineSpec) -> None:
         assert self.messages(spec, end()) == []
@@ -232,7 +232,7 @@ class TestFailure:
     def test_qemu_that_is_no_program(self, spec: MachineSpec) -> None:
         with machine.running(spec, spec.qemu.parent / "log") as guest:
             assert guest.wait(SECONDS)
-        assert str(spec.qemu) in guest.qemu_messages()[0]
+        assert str(spec.qemu) in guest.messages.lines()[0]
 
 
 def test_end_can_be_called_again(spec: MachineSpec) -> None:

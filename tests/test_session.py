@@ -31,8 +31,8 @@ from tests.fake_qemu import (
 
 UP = (console(FIRST_LINE), hello())
 FOUR = "beta/test_beta.py::test_four"
-# A second of silence is enough then, and for a boot 7.5 s; or 0.3 s, for one that never comes.
-IMPATIENT = ("--timeout-scale", "0.05")
+# 0.6 s of silence are enough then, and 4.5 s for a boot; or 0.3 s, for one that never comes.
+IMPATIENT = ("--timeout-scale", "0.03")
 HOPELESS = ("--timeout-scale", "0.002")
 
 
@@ -149,8 +149,19 @@ class TestDeath:
         assert victim.reason == "the guest has been silent for 1 s"
         assert victim.detail.splitlines()[-1] == "[    1.400000] last words"
 
+    def test_what_the_kernel_said_before(self, stage: Stage) -> None:
+        lockup = "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [init:97]"
+        marks = [console(f"[    1.000000] {text}\n") for text in (
+            "WARNING: of an earlier test", "nsconform: start alpha/test_alpha.py::test_two", lockup,
+            "rcu: INFO: rcu_preempt self-detected stall on CPU",
+        )]  # fmt: skip
+        stage.plays(with_two(*marks, pause(0.3), die()), WORKS)
+        assert self.check(stage, "crash").reason == (
+            f"the virtual machine vanished without a panic; the kernel had said: {lockup}"
+        )
+
     def test_heartbeats_are_no_silence(self, stage: Stage) -> None:
-        beats = [pause(0.4), event("heartbeat")] * 4
+        beats = [pause(0.25), event("heartbeat")] * 4
         stage.plays(with_two(*beats, finish("pass")))
         assert stage.run(*IMPATIENT).status == 0
 
@@ -266,7 +277,7 @@ class TestNoBoot:
 
     def test_hello_and_then_silence(self, stage: Stage) -> None:
         stage.plays((*UP, hang()))
-        self.check(stage, "the guest has been silent for 0 s", "--timeout-scale", "0.02")
+        self.check(stage, "the guest has been silent for 1 s", *IMPATIENT)
 
     def test_hello_of_another_protocol(self, stage: Stage) -> None:
         stage.plays((console(FIRST_LINE), event("hello", protocol=7), end()))
@@ -358,24 +369,29 @@ class TestKvm:
         assert ["accel=kvm" in argv for argv in stage.boots()] == [True, True]
 
     @pytest.mark.parametrize(
-        ("fault", "why"),
+        ("seconds", "fault", "why"),
         [
-            ([hang()], "the kernel did not boot in 1 s"),
+            (0.2, [hang()], "the kernel did not boot in 0 s"),
             (
+                2,
                 [error("KVM internal error. Suberror: 1\nRAX=0\n"), hang()],
-                "the kernel did not boot in 1 s (KVM internal error. Suberror: 1)",
+                "the kernel did not boot in 2 s (KVM internal error. Suberror: 1)",
             ),
             (
+                10,
                 [error("qemu: failed to initialize kvm\n"), end(1)],
                 "QEMU ended before the guest was ready (qemu: failed to initialize kvm)",
             ),
-            ([console(FIRST_LINE), hang()], "no word from the guest in 1 s"),
+            (10, [console(FIRST_LINE), hang()], "no word from the guest in 1 s"),
         ],
+        ids=["hangs", "says why", "ends", "hangs later"],
     )
-    def test_falls_back_and_remembers(self, stage: Stage, fault: Sequence[Step], why: str) -> None:
-        stage.has_kvm(first_line_seconds=1)
+    def test_falls_back_and_remembers(
+        self, stage: Stage, seconds: float, fault: Sequence[Step], why: str
+    ) -> None:
+        stage.has_kvm(first_line_seconds=seconds)
         stage.plays([by_accel(kvm=fault, tcg=WORKS)])
-        assert stage.run("--timeout-scale", "0.02").status == 0
+        assert stage.run("--timeout-scale", "0.01").status == 0
         kernel = stage.kernel_result()
         assert (kernel.accel, kernel.accel_reason) == ("tcg", f"KVM opened but {why}")
         assert [boot.end for boot in kernel.boots] == [why, "clean"]
@@ -403,11 +419,11 @@ class TestKvm:
         assert not (stage.folder / "results").exists()
 
     def test_demanded_but_not_working(self, stage: Stage) -> None:
-        stage.has_kvm(first_line_seconds=1)
+        stage.has_kvm(first_line_seconds=0.2)
         stage.plays([hang()])
         finished = stage.run("--accel", "kvm")
         assert finished.status == 3
-        why = "--accel kvm: the kernel did not boot in 1 s; use --accel auto or tcg"
+        why = "--accel kvm: the kernel did not boot in 0 s; use --accel auto or tcg"
         assert f"no verdict: {why}\n" in finished.err
         assert {test.reason for test in stage.kernel_result().tests} == {why}
         assert len(stage.boots()) == 1

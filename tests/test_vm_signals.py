@@ -27,7 +27,7 @@ class TestHarness:
     @classmethod
     def runs(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Run]]:
         with ExitStack() as stack:
-            runs = {
+            runs: dict[int, Run] = {
                 number: stack.enter_context(
                     running(tmp_path_factory.mktemp(number.name), WITH_LISTNS, *SELECTED)
                 )
@@ -39,7 +39,7 @@ class TestHarness:
                 # As a terminal does on Ctrl-C, and a supervisor of a whole job.
                 os.killpg(run.process.pid, number)
                 run.wait()
-            yield dict(runs)
+            yield runs
 
     def test_guest_ends_with_it(self, runs: dict[int, Run]) -> None:
         for run in runs.values():

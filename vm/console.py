@@ -21,6 +21,7 @@ LOG_LIMIT = 32 << 20
 _FULL = b"\n[nsconform: the log is full, the rest of this console is not kept]\n"
 _CHUNK = 1 << 16
 _TAIL_LINES = 2000
+_MAX_INCIDENTS = 1000
 # QEMU's escape character on a multiplexed console (virtme-run passes -echr 1), then "send break".
 _BREAK = b"\x01b"
 _SYSRQ_SECONDS = 0.7
@@ -29,7 +30,8 @@ _MARK = re.compile(r"nsconform: (?P<what>start|finish) (?P<test>\S+)")
 
 @dataclass(frozen=True)
 class Incident:
-    """A line in which the kernel says that something is wrong with it."""
+    """A line in which the kernel says that something is wrong with it: `text` without its stamp,
+    of a panic the reason alone."""
 
     line: int
     text: str
@@ -75,7 +77,7 @@ class Console:
             return list(self._tail)[-lines:]
 
     def incidents(self) -> list[Incident]:
-        """Return all that the kernel has complained about so far."""
+        """Return what the kernel has complained about so far: a thousand lines, and every panic."""
         with self._lock:
             return list(self._incidents)
 
@@ -161,6 +163,6 @@ class Console:
                 self._marks.setdefault(mark["test"], []).append(self._line)
             if why := kernel_log.panic_reason([line]):
                 self._incidents.append(Incident(self._line, why, panic=True))
-            elif kernel_log.splats([line]):
-                self._incidents.append(Incident(self._line, line, panic=False))
+            elif kernel_log.splats([line]) and len(self._incidents) < _MAX_INCIDENTS:
+                self._incidents.append(Incident(self._line, kernel_log.text_of(line), panic=False))
         self._booted.set()

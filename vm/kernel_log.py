@@ -31,6 +31,12 @@ def is_from_kernel(line: str) -> bool:
     return _STAMP.search(line) is not None
 
 
+def text_of(line: str) -> str:
+    """Return what stands behind the kernel's time stamp, or the whole line if it has none."""
+    stamp = _STAMP.search(line)
+    return line[stamp.end() :] if stamp else line
+
+
 def splats(lines: list[str]) -> list[str]:
     """Return the lines of the kernel that report a defect in it."""
     return [line for line in lines if is_from_kernel(line) and _SPLAT.search(line)]

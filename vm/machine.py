@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 _QEMU_MESSAGES = 1 << 16
 _LAST_WORDS_SECONDS = 10
 
-# How virtme-run begins what it says of a machine that it starts all the same: of the socket that is
-# its standard error, of an image whose version it cannot tell. QEMU's begin with its own name.
+# In what is said of a machine that starts all the same: by virtme-run of the socket that is its
+# standard error, by QEMU of a feature that the host's CPU lacks.
 _WARNING = "warning: "
 
 # QEMU's parent is virtme-run, so it is QEMU that must ask to die with its parent; virtme-run, a
@@ -49,6 +49,30 @@ class MachineSpec:
     append: tuple[str, ...] = ()
 
 
+class Messages:
+    """What QEMU and virtme-run say about themselves, collected by a thread until they end."""
+
+    def __init__(self, source: socket.socket) -> None:
+        self._source = source
+        self._said = bytearray()
+        self._thread = threading.Thread(target=self._collect, name="messages", daemon=True)
+        self._thread.start()
+
+    def lines(self) -> list[str]:
+        """Return what was said so far, but for warnings."""
+        lines = bytes(self._said).decode(errors="replace").splitlines()
+        return [line for line in lines if line.strip() and _WARNING not in line.lower()]
+
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until there is nobody who could say more."""
+        self._thread.join(seconds)
+
+    def _collect(self) -> None:
+        while chunk := self._source.recv(4096):
+            # What comes first tells the cause; what follows, such as registers, can be long.
+            self._said += chunk[: _QEMU_MESSAGES - len(self._said)]
+
+
 class Machine:
     """A running guest: its console and the channel that its second serial port is connected to."""
 
@@ -57,39 +81,28 @@ class Machine:
         process: subprocess.Popen[bytes],
         console: Console,
         channel: socket.socket,
-        messages: socket.socket,
+        messages: Messages,
     ) -> None:
         self.console = console
         self.channel = channel
+        self.messages = messages
         self._process = process
-        self._messages = bytearray()
-        self._drain = threading.Thread(target=self._collect, args=(messages,), daemon=True)
-        self._drain.start()
 
     def end(self) -> None:
         """End the guest at once, and wait until all that it said is in the log."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._drain.join(_LAST_WORDS_SECONDS)
+        self.messages.wait_for_end(_LAST_WORDS_SECONDS)
         self.console.wait_for_end(_LAST_WORDS_SECONDS)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until QEMU has ended and its console is in the log; False if it has not."""
+        """Wait until QEMU has ended and all that it said is here; False if it has not."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
+            self.messages.wait_for_end(seconds)
             return self.console.wait_for_end(seconds)
         return False
-
-    def qemu_messages(self) -> list[str]:
-        """Return what QEMU and virtme-run said about themselves, but for virtme-run's warnings."""
-        lines = bytes(self._messages).decode(errors="replace").splitlines()
-        return [line for line in lines if line.strip() and not line.lower().startswith(_WARNING)]
-
-    def _collect(self, messages: socket.socket) -> None:
-        while chunk := messages.recv(4096):
-            # What comes first tells the cause; what follows, such as registers, can be long.
-            self._messages += chunk[: _QEMU_MESSAGES - len(self._messages)]
 
 
 @contextlib.contextmanager
@@ -104,17 +117,27 @@ def running(spec: MachineSpec, log: Path) -> Iterator[Machine]:
         channel, guest_channel = _socket_pair(ours, guests)
         messages, guest_messages = _socket_pair(ours, guests)
         master, slave = _terminal(ours, guests)
-        try:
+        with _boot_errors():
             console = Console(master, log)
             ours.callback(console.wait_for_end, _LAST_WORDS_SECONDS)
             process = _start(spec, slave, guest_channel.fileno(), guest_messages)
-        except OSError as error:
-            raise BootError(f"no guest can be started: {error}; run `make setup`") from None
-        machine = Machine(process, console, channel, messages)
+        machine = Machine(process, console, channel, Messages(messages))
         ours.callback(machine.end)
         # Else console and channels would not end with QEMU.
         guests.close()
         yield machine
+
+
+@contextlib.contextmanager
+def _boot_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BootError(f"no guest can be started: {error}; run `make setup`") from None
+
+
+def _leashed(argv: list[str]) -> list[str]:
+    return ["setpriv", "--pdeathsig", "KILL", "--", *argv]
 
 
 def _socket_pair(
@@ -138,7 +161,7 @@ def _terminal(ours: contextlib.ExitStack, guests: contextlib.ExitStack) -> tuple
 def _start(
     spec: MachineSpec, terminal: int, channel: int, messages: socket.socket
 ) -> subprocess.Popen[bytes]:
-    argv = ["setpriv", "--pdeathsig", "KILL", "--", *command(spec, channel)]
+    argv = _leashed(command(spec, channel))
     logger.debug("starting %s", argv)
     return subprocess.Popen(
         argv,
@@ -153,19 +176,28 @@ def _start(
     )
 
 
-def converse(spec: MachineSpec) -> int:
-    """Run a guest whose console is this process' terminal; return QEMU's exit status."""
-    channel, guest_channel = socket.socketpair()
-    messages, guest_messages = socket.socketpair()
-    with channel, guest_channel, messages, guest_messages:
-        argv = command(spec, guest_channel.fileno())
-        with subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-            stderr=guest_messages.fileno(),
-            pass_fds=[guest_channel.fileno()],
-            env=_environment(spec.qemu),
-        ) as process:
-            return process.wait()
+def converse(spec: MachineSpec) -> list[str]:
+    """Run a guest whose console is this process' terminal, and return what QEMU said of itself.
+
+    Nothing else tells whether it could be started: virtme-run does not pass QEMU's status on.
+    Raises BootError when not even that can be started.
+    """
+    with contextlib.ExitStack() as ours, contextlib.ExitStack() as guests:
+        _, guest_channel = _socket_pair(ours, guests)
+        source, guest_messages = _socket_pair(ours, guests)
+        with _boot_errors():
+            process = subprocess.Popen(
+                _leashed(command(spec, guest_channel.fileno())),
+                stderr=guest_messages.fileno(),
+                pass_fds=[guest_channel.fileno()],
+                env=_environment(spec.qemu),
+            )
+        messages = Messages(source)
+        guests.close()
+        with process:
+            process.wait()
+        messages.wait_for_end(_LAST_WORDS_SECONDS)
+        return messages.lines()
 
 
 def command(spec: MachineSpec, channel: int) -> list[str]:

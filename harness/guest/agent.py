@@ -6,6 +6,7 @@ its child. It says `hello`, runs the tests that it is told to, one at a time, an
 """
 
 import contextlib
+import gc
 import os
 import platform
 import select
@@ -92,7 +93,11 @@ class Agent:
         self._lacking = lacking
         self._items: dict[str, pytest.Item] = {}
         self._log = kmsg.KernelLog()
+        # A guest that differs from this after a test is not used for another one.
+        self._pristine = census.take()
+        self._taint = kmsg.taint()
         self._children = _Children()
+        self.judge = child.Judge()
         self._next_beat = 0.0
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -103,6 +108,9 @@ class Agent:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Serve the harness until it has no more tests."""
         self._items = {item.nodeid: item for item in session.items}
+        # A collection in a test's process would copy every page that holds an object.
+        gc.collect()
+        gc.freeze()
         self._channel.send(
             "hello",
             release=platform.release(),
@@ -124,16 +132,16 @@ class Agent:
 
     def _run(self, test: str, settings: Settings) -> bool:
         """Run one test and report on it; False if the guest is not what it was before."""
-        before, taint = census.take(), kmsg.taint()
         self._log.new_lines()
         self._log.mark(f"start {test}")
         self._channel.send("start", test=test)
         started = time.monotonic()
         end = self._outcome(test, settings)
         duration = time.monotonic() - started
-        verdict, dirty = _clean_up(before, end)
+        verdict, dirty = _clean_up(self._pristine, end)
         self._log.mark(f"finish {test}")
-        taint = kmsg.taint() & ~taint
+        before, self._taint = self._taint, kmsg.taint()
+        taint = self._taint & ~before
         dirty = dirty or bool(taint & _TAINT_DIE)
         logged = self._log.new_lines()
         if killed := kmsg.matching(logged, _OUT_OF_MEMORY):
@@ -155,7 +163,7 @@ class Agent:
         item = self._items.get(test)
         if item is None:
             return _End(Verdict("error", "no such test in the guest: is its file importable?"))
-        running = child.start(item)
+        running = child.start(item, self.judge)
         try:
             return self._follow(running, _deadline(item), settings.timeout_scale)
         finally:
@@ -226,6 +234,12 @@ def _kernel_stack(pid: int) -> str:
         return f"\n/proc/{pid}/stack: {error.strerror}"
 
 
+def _prefer_children_when_memory_is_short() -> None:
+    """Make tests the OOM killer's first choice; process 1 is exempt, and passes the score on."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
 def _deadline(item: pytest.Item) -> float:
     marker = item.get_closest_marker("deadline")
     return float(marker.args[0]) if marker else _DEFAULT_DEADLINE
@@ -260,7 +274,9 @@ def serve(
     channel = Channel(descriptor)
     try:
         agent = Agent(channel, features, lacking)
-        status = pytest.main([*_PYTEST_OPTIONS, f"--rootdir={suites}", suites], plugins=[agent])
+        _prefer_children_when_memory_is_short()
+        argv = [*_PYTEST_OPTIONS, f"--rootdir={suites}", suites]
+        status = pytest.main(argv, plugins=[agent, agent.judge])
         channel.send("bye", status=int(status))
     except BaseException:
         channel.send("broken", what="agent", detail=cut(traceback.format_exc()))

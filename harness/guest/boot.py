@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What process 1 of the guest does from its first instruction to the last."""
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -35,11 +36,22 @@ def main() -> None:
 
 def _serve(lacking: list[str]) -> None:
     sys.path.insert(0, SUITES)
+    _keep_forks_cheap()
     from nslib import features
 
     from harness.guest import agent
 
     agent.serve(_open_channel(), lambda: _offered(features.probe_all()), lacking, SUITES)
+
+
+def _keep_forks_cheap() -> None:
+    """Let no module have something done in every child.
+
+    What threading, logging and random do there serves threads, of which there are none when we
+    fork, and fresh random numbers. It costs a tenth of the pages that an empty test touches, each
+    of which the kernel has to copy.
+    """
+    os.register_at_fork = lambda **_hooks: None
 
 
 def _offered(probed: dict[str, bool]) -> list[str]:
@@ -54,8 +66,11 @@ def _shell() -> None:
     import nslib
 
     names = {name: getattr(nslib, name) for name in dir(nslib) if not name.startswith("_")}
+    # Python's own exit() comes with the site module, which the guest does without.
+    names |= {"os": os, "nslib": nslib, "exit": sys.exit}
     banner = f"Linux {os.uname().release}: Python prompt, nslib is imported; exit() ends the guest"
-    code.interact(banner, local=names | {"os": os, "nslib": nslib}, exitmsg="")
+    with contextlib.suppress(SystemExit):
+        code.interact(banner, local=names, exitmsg="")
 
 
 def _command_line() -> list[str]:

@@ -50,12 +50,33 @@ class RunningTest:
         os.close(self.output)
 
 
-def start(item: pytest.Item) -> RunningTest:
-    """Run a test in a child process, in its own session, first choice of the OOM killer."""
+class Judge:
+    """A pytest plugin: runs a test as the inmost part of pytest's protocol.
+
+    What other plugins wrap around that stays in force: failed asserts say how the sides differ.
+    """
+
+    def __init__(self) -> None:
+        self._verdict = Verdict("error", "pytest did not run the test")
+
+    def verdict_on(self, item: pytest.Item) -> Verdict:
+        """Run a test; the process is of no use for another one afterwards."""
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
+        return self._verdict
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
+        """Take the place of pytest's own runner."""
+        self._verdict = _judge(item)
+        return True
+
+
+def start(item: pytest.Item, judge: Judge) -> RunningTest:
+    """Run a test in a child process, in its own session."""
     verdict, output = os.memfd_create("verdict"), os.memfd_create("output")
     pid = os.fork()
     if pid == 0:
-        _run(item, verdict, output)
+        _run(item, judge, verdict, output)
     return RunningTest(pid, verdict, output)
 
 
@@ -95,19 +116,17 @@ def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, _OUTPUT_LIMIT, 0)
 
 
-def _run(item: pytest.Item, verdict: int, output: int) -> None:
+def _run(item: pytest.Item, judge: Judge, verdict: int, output: int) -> None:
     """Do the test and leave; the caller's stack is never returned to."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_LIMIT, resource.RLIM_INFINITY))
         os.dup2(output, 1)
         os.dup2(output, 2)
-        _send(verdict, _within_protocol(item))
+        _send(verdict, judge.verdict_on(item))
     except BaseException as error:
         _send(verdict, Verdict("error", f"{type(error).__name__}: {error}"))
     finally:
@@ -117,27 +136,6 @@ def _run(item: pytest.Item, verdict: int, output: int) -> None:
 def _send(descriptor: int, verdict: Verdict) -> None:
     short = replace(verdict, reason=verdict.reason[:REASON_LIMIT], detail=cut(verdict.detail))
     os.write(descriptor, json.dumps(asdict(short), default=repr).encode() + b"\n")
-
-
-def _within_protocol(item: pytest.Item) -> Verdict:
-    """Judge a test as the inmost part of pytest's protocol.
-
-    What its plugins wrap around that stays in force: failed asserts say how the two sides differ.
-    """
-    judge = _Judge()
-    item.config.pluginmanager.register(judge)
-    item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
-    return judge.verdict
-
-
-class _Judge:
-    def __init__(self) -> None:
-        self.verdict = Verdict("error", "pytest did not run the test")
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
-        self.verdict = _judge(item)
-        return True
 
 
 def _judge(item: pytest.Item) -> Verdict:
