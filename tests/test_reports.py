@@ -319,7 +319,7 @@ class TestMatrix:
         catalogue = {"LNS-PAG-13": replace(CATALOGUE["LNS-PAG-13"], fix=fix)}
         stream = io.StringIO()
         render(RUN, catalogue, Console(file=stream, width=200))
-        assert 'fixed upstream by ("go on") in 7.3.4\n' in stream.getvalue().replace(" \n", "\n")
+        assert 'fixed upstream by "go on" in 7.3.4\n' in stream.getvalue().replace(" \n", "\n")
 
     def test_flaky_and_known_stand_apart(self) -> None:
         text = squeezed(self.TEXT[self.TEXT.index("Flaky (1)") :])

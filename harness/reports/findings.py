@@ -159,10 +159,10 @@ class _Printer:
 
 
 def _fix(fix: Fix) -> str:
-    commit = f"{fix.commit[:12]} " if fix.commit else ""
+    what = f'{fix.commit[:12]} ("{fix.title}")' if fix.commit else f'"{fix.title}"'
     releases = ", ".join(fix.releases) or "no release yet"
     cve = f"; {fix.cve}" if fix.cve else ""
-    return f'fixed upstream by {commit}("{fix.title}") in {releases}{cve}'
+    return f"fixed upstream by {what} in {releases}{cve}"
 
 
 def _distribution(numbers: Mapping[str, int]) -> str:
