@@ -159,7 +159,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str,
     (folder / "test_it.py").write_text(MISBEHAVING)
     (folder / "out").touch()
     with (folder / "out").open("w") as out:
-        argv = [sys.executable, "-c", FOLLOW, str(out.fileno()), str(folder / "test_it.py")]
+        argv = [sys.executable, "-u", "-c", FOLLOW, str(out.fileno()), str(folder / "test_it.py")]
         subprocess.run(argv, cwd=ROOT, pass_fds=[out.fileno()], check=False, timeout=120)
     merged: dict[str, dict[str, Any]] = {}
     for line in (folder / "out").read_text().splitlines():
