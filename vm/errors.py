@@ -12,11 +12,3 @@ class ConfigError(NsconformError):
 
 class BootError(NsconformError):
     """A kernel or its virtual machine did not come up (no verdict, exit status 3)."""
-
-
-class VmLostError(NsconformError):
-    """The virtual machine ended while something was still expected of it."""
-
-
-class HarnessError(NsconformError):
-    """The two halves of the harness disagree; never the kernel's fault."""

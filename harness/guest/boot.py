@@ -8,7 +8,7 @@ import sys
 import termios
 import traceback
 
-from harness.guest import mounts
+from harness.guest import colours, mounts
 
 SUITES = "/nsconform/suites"
 _CHANNEL = "/dev/ttyS1"
@@ -37,6 +37,7 @@ def main() -> None:
 def _serve(lacking: list[str]) -> None:
     sys.path.insert(0, SUITES)
     _keep_forks_cheap()
+    colours.do_without()
     from nslib import features
 
     from harness.guest import agent
