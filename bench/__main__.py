@@ -20,7 +20,7 @@ import psutil
 from bench import bare
 from vm import kernels, machine, qemu
 from vm.accel import Accel
-from vm.machine import MachineSpec
+from vm.command import MachineSpec
 
 _ROUNDS = 3
 _POLL_SECONDS = 0.01

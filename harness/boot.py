@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One boot: a guest from its start to its end, and what became of each test that ran in it."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from harness.events import Broken, Done, Event, Finish, Hello, Start
+from harness.events import Broken, Done, Event, Finish, Hello, Ready, Start
 from harness.protocol import Channel
 from harness.reports.text import number
 from harness.results import Outcome
+from harness.sleeper import Sleeper
 from vm import kernel_log, machine
-from vm.accel import Accel, first_line_deadline
+from vm.accel import Accel, Choice, first_line_deadline
+from vm.command import MachineSpec
 from vm.errors import BootError
-from vm.machine import Machine, MachineSpec
+from vm.machine import Machine
 
 logger = logging.getLogger(__name__)
 
+Wanted = TypeVar("Wanted", Hello, Ready)
+
 # Seconds until the agent must have said hello.
 _BOOT_SECONDS = {Accel.KVM: 60.0, Accel.TCG: 150.0}
+# Seconds in which the agent of a fast guest takes the suites in.
+_LOAD_SECONDS = 10.0
 # The agent says something every second; a guest that is silent for this long hangs.
 _SILENCE_SECONDS = 20.0
 # Uptime at the hello of a guest that is as fast as test deadlines assume.
@@ -48,6 +56,7 @@ class Boot:
 
     machine: Machine
     channel: Channel
+    restored: bool = False
     hello: Hello | None = None
     due: set[str] = field(default_factory=set)
     running: str = ""
@@ -71,30 +80,59 @@ class Observer:
 
 
 @contextmanager
-def boot(spec: MachineSpec, console: Path, record: Callable[[bytes], None]) -> Iterator[Boot]:
-    """Start a guest and yield it as soon as QEMU runs; it is killed when the block is left."""
-    with machine.running(spec, console) as guest:
-        yield Boot(guest, Channel(guest.channel, record))
+def boot(
+    spec: MachineSpec,
+    console: Path,
+    record: Callable[[bytes], None],
+    asleep: Sleeper | None = None,
+) -> Iterator[Boot]:
+    """Start a guest, or let one go on that is `asleep`, and yield it as soon as QEMU runs; it is
+    killed when the block is left."""
+    with machine.running(spec, console, asleep) as guest:
+        started = Boot(guest, Channel(guest.channel, record), restored=asleep is not None)
+        if asleep is not None:
+            started.hello = asleep.hello
+            # The event stream tells the whole story, with what was said before.
+            record(json.dumps({"event": "hello", **asdict(asleep.hello)}).encode())
+        yield started
 
 
-def wait_until_ready(guest: Boot, accel: Accel, *, provisional: bool, scale: float) -> None:
+def wait_for_agent(guest: Boot, choice: Choice, scale: float) -> None:
     """Wait for the agent's hello.
 
-    `provisional` asks for an early sign of life, because KVM itself is in doubt. Raises BootError
-    with the reason when the guest panics, ends, or does not get there in time.
+    A provisional choice asks for an early sign of life, because KVM itself is in doubt. Raises
+    BootError with the reason when the guest panics, ends, or does not get there in time.
     """
-    seconds = _BOOT_SECONDS[accel] * scale
-    if provisional:
+    seconds = _BOOT_SECONDS[choice.accel] * scale
+    if choice.provisional:
         quick = first_line_deadline()
         if not guest.machine.console.wait_for_kernel(quick):
             guest.lose_hope()
             raise BootError(f"the kernel did not boot in {quick:.0f} s{_messages(guest.machine)}")
+    guest.hello = _expect(Hello, guest, seconds)
+
+
+def load(guest: Boot, archive: bytes, user_scale: float) -> tuple[str, ...]:
+    """Give the suites to an agent that has said hello, and return the features of its kernel.
+
+    Raises BootError when it does not answer in time.
+    """
+    assert guest.hello is not None
+    mailbox = guest.machine.fill_mailbox if guest.hello.mailbox else None
+    guest.channel.load(archive, mailbox)
+    return _expect(Ready, guest, _LOAD_SECONDS * _scale(guest.hello, user_scale)).features
+
+
+def _scale(hello: Hello, user_scale: float) -> float:
+    return user_scale * max(1.0, hello.uptime / _FAST_BOOT_SECONDS)
+
+
+def _expect(kind: type[Wanted], guest: Boot, seconds: float) -> Wanted:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not guest.channel.ended:
         event = guest.channel.receive(left)
-        if isinstance(event, Hello):
-            guest.hello = event
-            return
+        if isinstance(event, kind):
+            return event
         if isinstance(event, Broken):
             guest.notes.append(f"{event.what}: {_last_line(event.detail)}")
     raise BootError(_why_not_ready(guest, seconds))
@@ -103,7 +141,7 @@ def wait_until_ready(guest: Boot, accel: Accel, *, provisional: bool, scale: flo
 def run(guest: Boot, tests: Sequence[str], observer: Observer, user_scale: float) -> Ending:
     """Run tests in a guest that is ready, until they are done or the guest is not fit any more."""
     assert guest.hello is not None
-    scale = user_scale * max(1.0, guest.hello.uptime / _FAST_BOOT_SECONDS)
+    scale = _scale(guest.hello, user_scale)
     guest.due = set(tests)
     guest.channel.run(tests, scale, kernel_log.SPLAT)
     while True:

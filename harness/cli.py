@@ -91,6 +91,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
                         help="run a failure up to N more times in fresh boots (default 1)")
     parser.add_argument("--timeout-scale", type=_positive, default=1.0, metavar="X",
                         help="multiply deadlines by X, on top of the guest's measured speed")
+    parser.add_argument("--no-snapshot", dest="snapshot", action="store_false",
+                        help="boot every guest; neither save guests nor start from saved ones")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
                         help="where run directories go (default %(default)s)")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit XML to FILE")

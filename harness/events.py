@@ -9,12 +9,22 @@ from harness.results import Outcome
 
 @dataclass(frozen=True)
 class Hello:
-    """The agent is ready; `uptime` is the guest's, in seconds."""
+    """The agent is ready for the suites.
+
+    `uptime` is the guest's, in seconds; `mailbox`: it can read the memory shared with us.
+    """
 
     release: str
-    features: tuple[str, ...]
     arch: str = ""
     uptime: float = 0.0
+    mailbox: bool = False
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The agent has the suites, and has found out what the kernel offers."""
+
+    features: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,11 @@ class Done:
     """All tests of the last command have run."""
 
 
-Event = Hello | Start | Finish | Broken | Heartbeat | Done
+Event = Hello | Ready | Start | Finish | Broken | Heartbeat | Done
 
 KINDS: Mapping[str, type[Event]] = {
     "hello": Hello,
+    "ready": Ready,
     "start": Start,
     "finish": Finish,
     "broken": Broken,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the harness adds to the guest image: the agent and the suites."""
+"""What the harness has in a guest: the agent, which boots with it, and the suites, which follow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from harness.collect import SUITES, Collection
@@ -19,25 +19,37 @@ main()
 """
 
 
-def payload(collection: Collection) -> dict[str, Entry]:
-    """Return agent, suites and /init as guest path → entry."""
+def agent_files() -> dict[str, Entry]:
+    """Return /init, the agent and pytest's settings as guest path → entry."""
     init = _INIT.format(python=executable(), packages=GUEST_PACKAGES)
     files = {"init": Entry(init.encode(), 0o755)}
     for source in (_AGENT.parent / "__init__.py", *_AGENT.glob("*.py")):
         target = f"{GUEST_PACKAGES}/harness/{source.relative_to(_AGENT.parent)}"
         files[target + "c"] = Entry(compiled(source, target, optimize=0))
-    for name in ("pytest.ini", "catalogue.toml"):
-        files[f"{_GUEST_SUITES}/{name}"] = _file(SUITES / name)
+    return files | {f"{_GUEST_SUITES}/pytest.ini": _file(SUITES / "pytest.ini")}
+
+
+def suite_files(collection: Collection, tests: Iterable[str]) -> dict[str, Entry]:
+    """Return what the tests with these ids need as path below the guest's suites → entry."""
+    files = {"catalogue.toml": _file(SUITES / "catalogue.toml")}
+    wanted = {test.partition("::")[0] for test in tests}
     for relative, source in collection.modules().items():
-        files |= _module(PurePosixPath(_GUEST_SUITES, relative), source, collection.bytecode)
+        if relative in wanted or not source.name.startswith("test_"):
+            files |= _module(PurePosixPath(relative), source, collection.bytecode)
     return files
+
+
+def with_suites(collection: Collection) -> dict[str, Entry]:
+    """Return the agent and all suites as guest path → entry, for a guest without a harness."""
+    suites = suite_files(collection, (test.id for test in collection.tests))
+    return agent_files() | {f"{_GUEST_SUITES}/{path}": entry for path, entry in suites.items()}
 
 
 def _module(guest: PurePosixPath, source: Path, bytecode: Path) -> Iterator[tuple[str, Entry]]:
     """Yield a module's source, for tracebacks, and its code, so that the guest compiles nothing.
 
     The code was written by Python and pytest themselves and is valid for that source: both check
-    its size or hash and its modification time, which is why the image keeps times.
+    its size or hash and its modification time, which is why entries keep times.
     """
     yield str(guest), _file(source)
     for code in (bytecode / str(source.parent).lstrip("/")).glob(f"{source.stem}.*.pyc"):

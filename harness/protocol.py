@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The harness' end of the results channel."""
 
+import base64
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +12,11 @@ from harness.decode import decode
 from harness.events import KINDS, Event
 from harness.guest.wire import Decoder, Message, encode
 from vm.errors import ConfigError
+
+# In base64 well below the longest line; an emulated serial port takes 40 kB/s.
+_PART = 1 << 18
+_SEND_SECONDS = 60
+_SEED = 32
 
 
 class Channel:
@@ -26,6 +33,20 @@ class Channel:
     def rubbish(self) -> int:
         """How many lines came that were no events."""
         return self._decoder.rubbish
+
+    def load(self, archive: bytes, mailbox: Callable[[bytes], None] | None) -> None:
+        """Hand the suites over, in the `mailbox` if there is one, else through the channel; and
+        what a guest that was asleep does not know: the time, and fresh randomness."""
+        where: Message = {}
+        if mailbox is not None:
+            mailbox(archive)
+            where["length"] = len(archive)
+        else:
+            for start in range(0, len(archive), _PART):
+                part = base64.b64encode(archive[start : start + _PART])
+                self._send({"command": "part", "data": part.decode()})
+        seed = base64.b64encode(os.urandom(_SEED))
+        self._send({"command": "load", "time": time.time_ns(), "seed": seed.decode(), **where})
 
     def run(self, tests: Sequence[str], timeout_scale: float, splat: str) -> None:
         """Tell the agent to run tests; `splat` is the expression of a kernel's complaint."""
@@ -67,5 +88,5 @@ class Channel:
     def _send(self, command: Message) -> None:
         # The guest may have gone meanwhile; the next `receive` tells.
         with contextlib.suppress(OSError):
-            self._connection.settimeout(10)
+            self._connection.settimeout(_SEND_SECONDS)
             self._connection.sendall(encode(command))

@@ -5,7 +5,8 @@ A stream is one JSON object a line. The first, the plan, comes from the harness,
 the guest; events that are not named here say nothing about results:
 
     {"event":"plan","spec":"debian:7.3.4","tests":[{"id":…,"suite":…,"behaviours":[…]},…]}
-    {"event":"hello","release":"7.3.4","features":["listns"],"python":"3.11.2"}
+    {"event":"hello","release":"7.3.4","python":"3.11.2"}
+    {"event":"ready","features":["listns"]}
     {"event":"start","test":"listns/test_basic.py::test_empty"}
     {"event":"finish","test":…,"outcome":"pass","duration":0.03,"reason":"","detail":"",
      "observations":{},"splats":[],"taint":0}
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.decode import decode
-from harness.events import Finish, Hello, Start
+from harness.events import Finish, Hello, Ready, Start
 from harness.guest.wire import Decoder, Message
 from harness.results import BootRecord, KernelResult, Outcome, TestResult, merge
 from vm.errors import ConfigError
@@ -102,7 +103,9 @@ class _Replay:
         kind = event["event"]
         if kind == "hello":
             hello = decode(Hello, event, "hello")
-            self._kernel = replace(self._kernel, release=hello.release, features=hello.features)
+            self._kernel = replace(self._kernel, release=hello.release)
+        elif kind == "ready":
+            self._kernel = replace(self._kernel, features=decode(Ready, event, "ready").features)
         elif kind == "start":
             test = self._tests[decode(Start, event, "start").test]
             self._running[test.id] = test

@@ -77,13 +77,15 @@ class BootRecord:
     """The life of one virtual machine.
 
     `n` counts from 1, `console` is the name of its log in the kernel's directory, and `end` says
-    how it ended: "clean", or in one line what went wrong.
+    how it ended: "clean", or in one line what went wrong. `start` is "cold" for a boot from the
+    kernel's first instruction, "restored" for one from a snapshot.
     """
 
     n: int
     console: str
     seconds_to_first_test: float | None
     end: str
+    start: str = "cold"
 
 
 @dataclass(frozen=True)

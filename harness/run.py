@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.payload import payload
+from harness.collect import Collection
+from harness.payload import agent_files
 from harness.plan import Selection, select
 from harness.progress import Progress
 from harness.results import KernelResult, RunResult, TestResult
@@ -31,6 +32,7 @@ class Settings:
     repeat: int = 1
     retries: int = 1
     timeout_scale: float = 1.0
+    snapshot: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def execute(request: Request, progress: Progress) -> Report:
     program = qemu.find()
     acceleration = Acceleration(request.settings.accel, str(program))
     resolved = [kernels.resolve(spec) for spec in dict.fromkeys(request.kernels)]
-    guest = image.build(payload(collection))
+    guest = image.build(agent_files())
     directory = RunDirectory(
         request.results,
         importlib.metadata.version("nsconform"),
@@ -70,7 +72,9 @@ def execute(request: Request, progress: Progress) -> Report:
     )
     if acceleration.current().accel is Accel.TCG and (caution := qemu.tcg_caution(program)):
         progress.note("QEMU", caution.warning)
-    jobs = [_job(kernel, tests, guest, program, request.settings) for kernel in resolved]
+    jobs = [
+        _job(kernel, collection, tests, guest, program, request.settings) for kernel in resolved
+    ]
     interrupted = _run_jobs(jobs, acceleration, directory, progress)
     return Report(directory.complete(), directory.path, interrupted)
 
@@ -96,6 +100,7 @@ def _planned(kernel: Kernel, tests: tuple[TestResult, ...]) -> KernelResult:
 
 def _job(
     kernel: Kernel,
+    collection: Collection,
     tests: tuple[TestResult, ...],
     guest: image.GuestImage,
     program: qemu.Qemu,
@@ -103,6 +108,7 @@ def _job(
 ) -> Job:
     return Job(
         kernel,
+        collection,
         tests,
         guest,
         program,
@@ -112,4 +118,5 @@ def _job(
         retries=settings.retries,
         repeat=settings.repeat,
         timeout_scale=settings.timeout_scale,
+        snapshot=settings.snapshot,
     )

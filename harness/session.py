@@ -3,23 +3,29 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 from harness import boot as booting
 from harness.boot import Boot, Ending, Observer
+from harness.collect import Collection
 from harness.events import Finish
+from harness.guest.suites import pack
+from harness.payload import suite_files
 from harness.progress import Progress
 from harness.replay import attempt
 from harness.reports.text import number
 from harness.results import BootRecord, KernelResult, Outcome, TestResult, merge
 from harness.rundir import RunDirectory
-from vm.accel import Accel, Acceleration
+from harness.snapshots import Snapshot
+from vm import snapshots
+from vm.accel import Accel, Acceleration, Choice
+from vm.command import MachineSpec
 from vm.errors import BootError
 from vm.image import GuestImage
 from vm.kernels import Kernel
-from vm.machine import MachineSpec
-from vm.qemu import Qemu, usable_cpus
+from vm.qemu import Qemu, can_save, usable_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +38,7 @@ class Job:
     """A kernel and how to test it. `retries` and `repeat` count rounds of tests."""
 
     kernel: Kernel
+    collection: Collection
     tests: tuple[TestResult, ...]
     image: GuestImage
     qemu: Qemu
@@ -41,6 +48,20 @@ class Job:
     retries: int = 1
     repeat: int = 1
     timeout_scale: float = 1.0
+    snapshot: bool = True
+
+    def archive(self, tests: Sequence[str]) -> bytes:
+        """Return what the guest needs for the tests with these ids."""
+        files = suite_files(self.collection, tests)
+        return pack({path: (entry.data, entry.mtime) for path, entry in files.items()})
+
+    def snapshot_of(self, spec: MachineSpec, note: Callable[[str], None]) -> Snapshot | None:
+        """Return the snapshot of the guests that `spec` shapes; None if there are to be none."""
+        if not self.snapshot or not can_save(self.qemu):
+            return None
+        return Snapshot(
+            snapshots.key(spec, self.kernel.sha256, self.image.key, str(self.qemu)), note
+        )
 
 
 class Session(Observer):
@@ -60,6 +81,7 @@ class Session(Observer):
         self._fruitless = 0
         self._given_up = ""
         self._first_test: float | None = None
+        self._snapshot: Snapshot | None = None
         self._about = KernelResult(
             self._spec, job.kernel.release, job.kernel.arch, job.kernel.sha256, qemu=str(job.qemu)
         )
@@ -69,9 +91,11 @@ class Session(Observer):
         self._progress.kernel_started(self._spec, len(self._results))
         for repetition in range(self._job.repeat):
             self._round(list(self._results), f"repetition {repetition + 1}" if repetition else "")
-        for _ in range(self._job.retries):
+        for retry in range(1, self._job.retries + 1):
             failures = [test.id for test in self._results.values() if test.failed]
-            self._round(failures, f"retry of {number(len(failures), 'failure')}")
+            # What stands in the end must not depend on what a snapshot brought with it.
+            cold = retry == self._job.retries
+            self._round(failures, f"retry of {number(len(failures), 'failure')}", cold=cold)
         result = self.result()
         self._progress.kernel_finished(self._spec, result)
         return result
@@ -81,15 +105,13 @@ class Session(Observer):
         tests = tuple(self._results.values())
         return replace(self._about, boots=tuple(self._boots), tests=tests)
 
-    def _round(self, tests: Sequence[str], why: str) -> None:
-        """Run each of the tests once, in a fresh boot, and in more when one does not survive."""
+    def _round(self, tests: Sequence[str], why: str, *, cold: bool = False) -> None:
+        """Run each of the tests once, in a fresh guest, and in more when one does not survive."""
         if self._given_up:
             return
         self._pending = dict.fromkeys(tests)
         while self._pending and not self._given_up:
-            before = len(self._pending)
-            self._boot(why)
-            self._fruitless = 0 if len(self._pending) < before else self._fruitless + 1
+            self._fruitless = 0 if self._boot(why, cold=cold) else self._fruitless + 1
             if self._fruitless == _FRUITLESS_BOOTS:
                 self._given_up = self._boots[-1].end
             why = f"resume after: {self._boots[-1].end}"
@@ -97,13 +119,17 @@ class Session(Observer):
             self._explain()
 
     def _explain(self) -> None:
-        self._progress.note(self._spec, f"no verdict: {self._given_up}")
+        self._note(f"no verdict: {self._given_up}")
         for test in self._pending:
             known = self._results[test]
             if known.outcome is Outcome.NOTRUN:
                 self._results[test] = replace(known, reason=self._given_up)
 
-    def _boot(self, why: str) -> None:
+    def _boot(self, why: str, *, cold: bool) -> bool:
+        """Run what is pending in one guest; False if that one was of no use at all.
+
+        A snapshot that turns out to be unfit is no fault of the kernel's.
+        """
         number = len(self._boots) + 1
         choice = self._acceleration.current()
         self._progress.booting(self._spec, number, choice.accel, why)
@@ -114,40 +140,67 @@ class Session(Observer):
             cpus=self._cpus(choice.accel),
         )
         self._first_test = None
-        console = self._directory.console(self._spec, number)
-        tests = [self._results[test] for test in self._pending]
         self._started = time.monotonic()
-        with (
-            self._directory.event_log(self._spec, number, tests) as log,
-            booting.boot(self._machine(choice.accel), console, log.write) as guest,
-        ):
+        due = len(self._pending)
+        with ExitStack() as stack:
+            guest = self._guest(number, choice, stack, cold=cold)
             try:
-                ending = self._live(guest, choice.accel, provisional=choice.provisional)
+                ending = self._live(guest, choice)
             except KeyboardInterrupt:
                 self._end(guest, number, Ending("interrupted"))
                 raise
         self._end(guest, number, ending)
+        return guest.restored or len(self._pending) < due
 
-    def _live(self, guest: Boot, accel: Accel, *, provisional: bool) -> Ending:
-        scale = self._job.timeout_scale
+    def _guest(self, number: int, choice: Choice, stack: ExitStack, *, cold: bool) -> Boot:
+        """Start a guest, from a snapshot if that is allowed and there is one."""
+        spec = self._machine(choice.accel)
+        tests = [self._results[test] for test in self._pending]
+        self._snapshot = self._job.snapshot_of(spec, self._note)
+        asleep = None
+        if self._snapshot and not cold and not choice.provisional:
+            asleep = self._snapshot.thaw(stack)
+        log = stack.enter_context(self._directory.event_log(self._spec, number, tests))
+        console = self._directory.console(self._spec, number)
+        return stack.enter_context(booting.boot(spec, console, log.write, asleep))
+
+    def _live(self, guest: Boot, choice: Choice) -> Ending:
+        """Follow a guest from its start to its end."""
         try:
-            booting.wait_until_ready(guest, accel, provisional=provisional, scale=scale)
+            if guest.restored:
+                return self._work(guest)
+            booting.wait_for_agent(guest, choice, self._job.timeout_scale)
+            self._acceleration.confirm(choice.accel)
+            with self._snapshot.kept(guest) if self._snapshot else nullcontext():
+                return self._work(guest)
         except BootError as error:
             self._show(guest, str(error))
-            another_way = self._acceleration.reject(accel, str(error))
-            if provisional and not another_way:
-                self._given_up = f"--accel kvm: {error}; use --accel auto or tcg"
+            if guest.restored:
+                self._drop(str(error))
+            else:
+                another_way = self._acceleration.reject(choice.accel, str(error))
+                if choice.provisional and not another_way:
+                    self._given_up = f"--accel kvm: {error}; use --accel auto or tcg"
             return Ending(str(error))
-        self._acceleration.confirm(accel)
-        if guest.hello is not None:
-            self._about = replace(
-                self._about, release=guest.hello.release, features=guest.hello.features
-            )
-        return booting.run(guest, list(self._pending), self, scale)
+
+    def _drop(self, why: str) -> None:
+        if self._snapshot:
+            self._snapshot.drop(why)
+
+    def _work(self, guest: Boot) -> Ending:
+        """Run what is pending in a guest whose agent has said hello."""
+        assert guest.hello is not None
+        pending = list(self._pending)
+        features = booting.load(guest, self._job.archive(pending), self._job.timeout_scale)
+        self._about = replace(self._about, release=guest.hello.release, features=features)
+        return booting.run(guest, pending, self, self._job.timeout_scale)
+
+    def _note(self, text: str) -> None:
+        self._progress.note(self._spec, text)
 
     def _show(self, guest: Boot, why: str) -> None:
         seen = "the end of its console:" if guest.last_lines else "its console is empty"
-        self._progress.note(self._spec, f"{why}; {seen}\n{guest.last_lines}".rstrip())
+        self._note(f"{why}; {seen}\n{guest.last_lines}".rstrip())
 
     def _end(self, guest: Boot, n: int, ending: Ending) -> None:
         """Record a boot that is over, and the test that it was over with."""
@@ -157,12 +210,13 @@ class Session(Observer):
             self._judge(lost)
         self._locate(guest, n)
         for note in guest.notes:
-            self._progress.note(self._spec, note)
+            self._note(note)
         if lines := guest.channel.rubbish + guest.strays:
             text = f"boot {n}: {number(lines, 'line')} of rubbish on the results channel"
-            self._progress.note(self._spec, text)
+            self._note(text)
         name = self._directory.console(self._spec, n).name
-        self._boots.append(BootRecord(n, name, self._first_test, ending.text))
+        start = "restored" if guest.restored else "cold"
+        self._boots.append(BootRecord(n, name, self._first_test, ending.text, start))
         self._directory.update(self.result())
 
     def _locate(self, guest: Boot, n: int) -> None:

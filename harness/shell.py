@@ -4,12 +4,12 @@
 import sys
 
 from harness.collect import collect
-from harness.payload import payload
+from harness.payload import with_suites
 from harness.run import Settings
 from vm import image, kernels, machine, qemu
 from vm.accel import Accel, Acceleration
+from vm.command import MachineSpec
 from vm.errors import BootError
-from vm.machine import MachineSpec
 
 
 def shell(spec: str, settings: Settings) -> int:
@@ -25,7 +25,7 @@ def shell(spec: str, settings: Settings) -> int:
     accel = Accel.TCG if untried else choice.accel
     guest = MachineSpec(
         kernel=kernel.image,
-        image=image.build(payload(collect())).path,
+        image=image.build(with_suites(collect())).path,
         qemu=program.path,
         accel=accel,
         cpus=qemu.usable_cpus(program, accel, settings.cpus),

@@ -18,7 +18,7 @@ from harness.cli import main
 from harness.results import KernelResult, RunResult
 from harness.rundir import load_run
 from tests import fake_qemu
-from vm import machine
+from vm.command import Descriptors, MachineSpec, command
 from vm.cpio import Entry
 
 DATA = Path(__file__).parent / "data"
@@ -200,6 +200,10 @@ def suites_of_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return suites
 
 
+def _without_virtme(spec: MachineSpec, files: Descriptors, *, resume: bool = False) -> list[str]:
+    return [str(spec.qemu), *command(spec, files, resume=resume)]
+
+
 @pytest.fixture
 def stage(
     tmp_path: Path,
@@ -217,10 +221,9 @@ def stage(
     monkeypatch.setattr("vm.interpreter.guest_files", lambda: {"nothing": Entry(b"")})
     monkeypatch.setattr("harness.catalogue.load", _catalogue)
     # Without virtme-run, which takes a quarter of a second to start QEMU.
-    real = machine.command
-    monkeypatch.setattr(
-        "vm.machine.command", lambda spec, channel: [str(spec.qemu), *real(spec, channel)]
-    )
+    monkeypatch.setattr("vm.machine.command", _without_virtme)
+    # The fake's guests are not worth it; see Stage.saves for the tests that are about that.
+    monkeypatch.setattr("harness.session.can_save", lambda _: False)
     made = Stage(tmp_path, cache_of_stages, suites_of_stages, monkeypatch, capsys)
     made.kernel.write_bytes(bzimage(fake_qemu.RELEASE))
     made.plays(fake_qemu.WORKS)

@@ -20,8 +20,9 @@ from tests import nested_image
 from tests.nested_init import READY, RESULTS
 from vm import machine, qemu
 from vm.accel import Accel
+from vm.command import MachineSpec
 from vm.kernels import Kernel
-from vm.machine import Machine, MachineSpec
+from vm.machine import Machine
 
 _, _SCRIPTS = nested_image.places()
 _ENVIRONMENT = {

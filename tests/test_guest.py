@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from harness.guest import agent, census, kmsg
+from harness.guest import census, kmsg, runner
 from harness.guest.census import Census, Leftovers
-from harness.guest.child import Verdict
+from harness.guest.child import End, Judge, Verdict
+from harness.guest.runner import Runner, Settings
 from harness.guest.wire import REASON_LIMIT, TEXT_LIMIT
 
 ROOT = Path(__file__).parents[1]
@@ -118,37 +119,31 @@ FOLLOW = """
 import json, os, signal, sys
 from dataclasses import asdict
 import pytest
-from harness.guest import agent, census, kmsg
+from harness.guest import agent, census, child, kmsg
+from harness.guest.runner import Runner
 
 census.kill_all = lambda: os.kill(running[0], signal.SIGKILL)
 kmsg.KernelLog = object
 running = []
 beats = []
+judge = child.Judge()
 
-class Channel:
-    def send(self, event, **fields):
-        beats.append(event)
-
-class Recorder(agent.Agent):
+class Recorder:
     def pytest_runtestloop(self, session):
-        start = agent.child.start
-        agent.child.start = lambda *given: running.clear() or remember(start(*given))
-        for item in session.items:
-            self._items = {item.nodeid: item}
+        items = {item.nodeid: item for item in session.items}
+        runner = Runner(lambda event, **fields: beats.append(event), items.get, judge)
+        for test in items:
             beats.clear()
-            end = self._outcome(item.nodeid, agent.Settings(1.0, ""))
-            report = asdict(end.verdict) | {"stuck": end.stuck, "beats": len(beats)}
-            print(json.dumps({item.name: report}), file=out, flush=True)
+            process = runner._process(test)
+            running[:] = [process.pid]
+            ended = runner._outcome(process, None, 1.0)
+            report = asdict(ended.end.verdict) | {"stuck": ended.stuck, "beats": len(beats)}
+            print(json.dumps({items[test].name: report}), file=out, flush=True)
         return True
 
-def remember(test):
-    running.append(test.pid)
-    return test
-
 out = os.fdopen(int(sys.argv[1]), "w")
-recorder = Recorder(Channel(), list, [])
 pytest.main([*agent._PYTEST_OPTIONS, "-c", "/dev/null", *sys.argv[2:]],
-            plugins=[recorder, recorder.judge])
+            plugins=[Recorder(), judge])
 """
 
 
@@ -330,16 +325,17 @@ class TestReport:
             log, taints, sent = FakeLog(logged), iter([1, 1 | taint]), list[dict[str, Any]]()
             monkeypatch.setattr("harness.guest.kmsg.KernelLog", lambda: log)
             monkeypatch.setattr("harness.guest.kmsg.taint", lambda: next(taints))
-            monkeypatch.setattr("harness.guest.agent._Children", object)
+            monkeypatch.setattr("harness.guest.runner._Children", object)
             monkeypatch.setattr("harness.guest.census.take", lambda: TestCensus.BEFORE)
-            monkeypatch.setattr("harness.guest.census.end_leftovers", Leftovers)
-            ended = agent._End(verdict, **end)
-            monkeypatch.setattr("harness.guest.agent.Agent._outcome", lambda *_: ended)
-            channel = SimpleNamespace(
-                send=lambda event, **rest: sent.append({"event": event, **rest})
+            monkeypatch.setattr("harness.guest.census.end_leftovers", lambda _: Leftovers())
+            ended = runner._Ended(End(verdict, 0.0), **end)
+            monkeypatch.setattr("harness.guest.runner.Runner._outcome", lambda *_: ended)
+            made = Runner(
+                lambda event, **rest: sent.append({"event": event, **rest}),
+                lambda _: None,
+                Judge(),
             )
-            made = agent.Agent(channel, list, [])  # type: ignore[arg-type]
-            goes_on = made._run("a", agent.Settings(1.0, "WARNING: |BUG: "))
+            goes_on = made._run("a", None, Settings(1.0, "WARNING: |BUG: "))
             assert [one["event"] for one in sent] == ["start", "finish"]
             assert log.marks == ["start a", "finish a"]
             assert goes_on is not sent[1]["dirty"]
@@ -409,13 +405,12 @@ if os.fork() == 0:
             time.sleep(1000)
         os._exit(0)
     time.sleep(1000)
-while "odd) name (" not in [census._name(pid) for pid in census._children()]:
-    census._any_child()
+while "odd) name (" not in [census._name(pid) for pid in census._living_children(0)]:
     time.sleep(0.01)
     if time.monotonic() > started + 20:
         break
 left = census.end_leftovers()
-print(json.dumps([sorted(left.names), left.immortal, census._children()]))
+print(json.dumps([sorted(left.names), left.immortal, sorted(census._children())]))
 """
 
 

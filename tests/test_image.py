@@ -10,7 +10,7 @@ import libarchive
 import pytest
 
 from harness.collect import collect
-from harness.payload import payload
+from harness.payload import agent_files, suite_files, with_suites
 from vm import cpio, image, interpreter
 from vm.cpio import Entry
 from vm.elf import shared_libraries
@@ -185,7 +185,7 @@ class TestPayload:
         self, cache_of_stages: Path, suites_of_stages: Path, monkeypatch: pytest.MonkeyPatch
     ) -> dict[str, Entry]:
         monkeypatch.setenv("NSCONFORM_CACHE", str(cache_of_stages))
-        return payload(collect(suites=suites_of_stages))
+        return with_suites(collect(suites=suites_of_stages))
 
     def test_init_is_a_script_of_the_interpreter(self, files: dict[str, Entry]) -> None:
         assert files["init"].mode == 0o755
@@ -210,6 +210,26 @@ class TestPayload:
     def test_vocabulary_and_settings(self, files: dict[str, Entry]) -> None:
         assert {"nsconform/suites/pytest.ini", "nsconform/suites/catalogue.toml",
                 "nsconform/suites/nslib/__init__.py"} <= files.keys()  # fmt: skip
+
+    def test_agent_boots_without_suites(self, files: dict[str, Entry]) -> None:
+        suites = {path for path in files if path.startswith("nsconform/suites/")}
+        assert agent_files().keys() == files.keys() - suites | {"nsconform/suites/pytest.ini"}
+
+    def test_suites_are_only_what_the_tests_need(
+        self, files: dict[str, Entry], suites_of_stages: Path
+    ) -> None:
+        wanted = ["beta/test_beta.py::test_four"]
+        found = suite_files(collect(suites=suites_of_stages), wanted)
+        assert {path for path in found if "test_" in path and path.endswith(".py")} == {
+            "beta/test_beta.py"
+        }
+        assert "nslib/__init__.py" in found
+        assert (
+            found.items()
+            <= {
+                path.removeprefix("nsconform/suites/"): entry for path, entry in files.items()
+            }.items()
+        )
 
     def test_nothing_of_this_machine_but_what_is_named(self, files: dict[str, Entry]) -> None:
         outside = {path for path in files if not path.startswith("nsconform/")}

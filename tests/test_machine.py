@@ -18,8 +18,9 @@ from tests.conftest import bzimage
 from tests.fake_qemu import FIRST_LINE, Step, console, die, end, error, hang, raw
 from vm import machine
 from vm.accel import Accel
+from vm.command import MachineSpec
 from vm.errors import BootError
-from vm.machine import Machine, MachineSpec
+from vm.machine import Machine
 
 SECONDS = 30
 
@@ -169,7 +170,7 @@ import time
 from pathlib import Path
 from vm import machine
 from vm.accel import Accel
-from vm.machine import MachineSpec
+from vm.command import MachineSpec
 folder = Path({str(spec.qemu.parent)!r})
 spec = MachineSpec(folder / "bzImage", folder / "image", folder / "qemu-system-x86_64", Accel.TCG)
 with machine.running(spec, folder / "log") as guest:

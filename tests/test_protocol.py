@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.events import Broken, Done, Event, Finish, Heartbeat, Hello, Start
+from harness.events import Broken, Done, Event, Finish, Heartbeat, Hello, Ready, Start
 from harness.protocol import Channel
 from harness.results import Outcome
 
@@ -51,7 +51,8 @@ def guest() -> Iterator[Guest]:
 class TestReceive:
     def test_every_kind(self, guest: Guest) -> None:
         guest.says(
-            {"event": "hello", "release": "7.3.4", "features": ["listns"], "python": "3.11"},
+            {"event": "hello", "release": "7.3.4", "python": "3.11"},
+            {"event": "ready", "features": ["listns"]},
             {"event": "start", "test": "a"},
             {"event": "heartbeat"},
             {"event": "finish", "test": "a", "outcome": "fail", "duration": 1, "stuck": True},
@@ -60,7 +61,8 @@ class TestReceive:
             {"event": "bye", "status": 0},
         )
         assert guest.everything() == [
-            Hello("7.3.4", ("listns",)),
+            Hello("7.3.4"),
+            Ready(("listns",)),
             Start("a"),
             Heartbeat(),
             Finish("a", Outcome.FAIL, 1.0, stuck=True),

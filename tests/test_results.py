@@ -40,7 +40,13 @@ DESIGN: dict[str, Any] = {
             "cpus": 2,
             "features": ["listns"],
             "boots": [
-                {"n": 1, "console": "console-1.log", "seconds_to_first_test": 4.1, "end": "clean"}
+                {
+                    "n": 1,
+                    "console": "console-1.log",
+                    "seconds_to_first_test": 4.1,
+                    "end": "clean",
+                    "start": "cold",
+                }
             ],
             "tests": [
                 {

@@ -12,3 +12,7 @@ class ConfigError(NsconformError):
 
 class BootError(NsconformError):
     """A kernel or its virtual machine did not come up (no verdict, exit status 3)."""
+
+
+class SnapshotError(NsconformError):
+    """A snapshot of a guest cannot be saved or used; a cold boot takes its place."""

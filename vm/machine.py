@@ -8,17 +8,17 @@ import pty
 import signal
 import socket
 import subprocess
-import sysconfig
 import termios
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from vm.accel import Accel
-from vm.cache import atomic_path, cache_dir
+from vm.command import Descriptors, MachineSpec, command, environment, path_of
 from vm.console import Console
-from vm.errors import BootError
+from vm.errors import BootError, SnapshotError
+from vm.monitor import Monitor
 
 logger = logging.getLogger(__name__)
 
@@ -28,25 +28,16 @@ _LAST_WORDS_SECONDS = 10
 # In what is said of a machine that starts all the same: by virtme-run of the socket that is its
 # standard error, by QEMU of a feature that the host's CPU lacks.
 _WARNING = "warning: "
-
-# QEMU's parent is virtme-run, so it is QEMU that must ask to die with its parent; virtme-run, a
-# child of ours, does the same. Our own end, by SIGKILL too, thus ends both.
-_LEASH = """#!/bin/sh
-exec setpriv --pdeathsig KILL -- "$NSCONFORM_QEMU" "$@"
-"""
+_STATE_SECONDS = 30
 
 
-@dataclass(frozen=True)
-class MachineSpec:
-    """All that shapes a guest. `memory` is in the notation of QEMU's -m ("1G")."""
+class Asleep(Protocol):
+    """A guest that can go on: the descriptors of its memory and of its state."""
 
-    kernel: Path
-    image: Path
-    qemu: Path
-    accel: Accel
-    cpus: int = 2
-    memory: str = "1G"
-    append: tuple[str, ...] = ()
+    @property
+    def memory(self) -> int: ...
+    @property
+    def state(self) -> int: ...
 
 
 class Messages:
@@ -73,6 +64,15 @@ class Messages:
             self._said += chunk[: _QEMU_MESSAGES - len(self._said)]
 
 
+@dataclass(frozen=True)
+class _OurEnds:
+    """Our ends of what QEMU inherits; `files` has the numbers, which are the same for both."""
+
+    channel: socket.socket
+    monitor: socket.socket
+    files: Descriptors
+
+
 class Machine:
     """A running guest: its console and the channel that its second serial port is connected to."""
 
@@ -80,13 +80,34 @@ class Machine:
         self,
         process: subprocess.Popen[bytes],
         console: Console,
-        channel: socket.socket,
+        ends: _OurEnds,
         messages: Messages,
     ) -> None:
         self.console = console
-        self.channel = channel
+        self.channel = ends.channel
         self.messages = messages
         self._process = process
+        self._files = ends.files
+        self._monitor = Monitor(ends.monitor)
+
+    def fill_mailbox(self, content: bytes) -> None:
+        """Put `content` at the beginning of the memory that the guest shares with us."""
+        os.pwrite(self._files.mailbox, content, 0)
+
+    def wake(self) -> None:
+        """Let a guest that was asleep go on; that QEMU cannot shows by its end."""
+        with contextlib.suppress(SnapshotError):
+            self._monitor.read_state(path_of(self._files.state), _STATE_SECONDS)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[tuple[int, int]]:
+        """Stop the guest and yield descriptors of its memory and its state; then it goes on.
+
+        Raises SnapshotError where QEMU cannot do that.
+        """
+        with self._monitor.paused():
+            self._monitor.write_state(path_of(self._files.state), _STATE_SECONDS)
+            yield self._files.memory, self._files.state
 
     def end(self) -> None:
         """End the guest at once, and wait until all that it said is in the log."""
@@ -106,25 +127,29 @@ class Machine:
 
 
 @contextlib.contextmanager
-def running(spec: MachineSpec, log: Path) -> Iterator[Machine]:
+def running(spec: MachineSpec, log: Path, asleep: Asleep | None = None) -> Iterator[Machine]:
     """Start a guest, recording its console to `log`; it has ended when the block is left.
 
-    The channel is a socket pair whose other end QEMU inherits, and the console a pty: nothing of
-    a guest has a name in the file system, so nothing can be left there.
+    With `asleep` it does not boot, but goes on from there.
+    The channels are socket pairs whose other ends QEMU inherits, and the console a pty: nothing
+    of a guest has a name in the file system, so nothing can be left there.
     Raises BootError when it cannot be started.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as guests:
-        channel, guest_channel = _socket_pair(ours, guests)
+        ends = _ends(ours, guests, asleep)
         messages, guest_messages = _socket_pair(ours, guests)
         master, slave = _terminal(ours, guests)
+        argv = command(spec, ends.files, resume=asleep is not None)
         with _boot_errors():
             console = Console(master, log)
             ours.callback(console.wait_for_end, _LAST_WORDS_SECONDS)
-            process = _start(spec, slave, guest_channel.fileno(), guest_messages)
-        machine = Machine(process, console, channel, Messages(messages))
+            process = _start(argv, spec, slave, guest_messages, ends.files)
+        machine = Machine(process, console, ends, Messages(messages))
         ours.callback(machine.end)
         # Else console and channels would not end with QEMU.
         guests.close()
+        if asleep is not None:
+            machine.wake()
         yield machine
 
 
@@ -147,6 +172,24 @@ def _socket_pair(
     return ours.enter_context(our_end), guests.enter_context(guest_end)
 
 
+def _ends(
+    ours: contextlib.ExitStack, guests: contextlib.ExitStack, asleep: Asleep | None
+) -> _OurEnds:
+    channel, guest_channel = _socket_pair(ours, guests)
+    monitor, guest_monitor = _socket_pair(ours, guests)
+    mailbox = _nameless("mailbox", ours)
+    memory = asleep.memory if asleep else _nameless("memory", ours)
+    state = asleep.state if asleep else _nameless("state", ours)
+    files = Descriptors(guest_channel.fileno(), guest_monitor.fileno(), memory, state, mailbox)
+    return _OurEnds(channel, monitor, files)
+
+
+def _nameless(purpose: str, ours: contextlib.ExitStack) -> int:
+    descriptor = os.memfd_create(f"nsconform-{purpose}")
+    ours.callback(os.close, descriptor)
+    return descriptor
+
+
 def _terminal(ours: contextlib.ExitStack, guests: contextlib.ExitStack) -> tuple[int, int]:
     master, slave = pty.openpty()
     ours.callback(os.close, master)
@@ -159,20 +202,23 @@ def _terminal(ours: contextlib.ExitStack, guests: contextlib.ExitStack) -> tuple
 
 
 def _start(
-    spec: MachineSpec, terminal: int, channel: int, messages: socket.socket
+    argv: list[str],
+    spec: MachineSpec,
+    terminal: int,
+    messages: socket.socket,
+    files: Descriptors,
 ) -> subprocess.Popen[bytes]:
-    argv = _leashed(command(spec, channel))
     logger.debug("starting %s", argv)
     return subprocess.Popen(
-        argv,
+        _leashed(argv),
         stdin=terminal,
         stdout=terminal,
         # A socket, which cannot be opened again through /proc: virtme-run then adds no second
         # kernel console (hvc0) that would double every message.
         stderr=messages.fileno(),
-        pass_fds=[channel],
+        pass_fds=files.all(),
         start_new_session=True,
-        env=_environment(spec.qemu),
+        env=environment(spec.qemu),
     )
 
 
@@ -183,14 +229,14 @@ def converse(spec: MachineSpec) -> list[str]:
     Raises BootError when not even that can be started.
     """
     with contextlib.ExitStack() as ours, contextlib.ExitStack() as guests:
-        _, guest_channel = _socket_pair(ours, guests)
+        ends = _ends(ours, guests, None)
         source, guest_messages = _socket_pair(ours, guests)
         with _boot_errors():
             process = subprocess.Popen(
-                _leashed(command(spec, guest_channel.fileno())),
+                _leashed(command(spec, ends.files)),
                 stderr=guest_messages.fileno(),
-                pass_fds=[guest_channel.fileno()],
-                env=_environment(spec.qemu),
+                pass_fds=ends.files.all(),
+                env=environment(spec.qemu),
             )
         messages = Messages(source)
         guests.close()
@@ -198,70 +244,3 @@ def converse(spec: MachineSpec) -> list[str]:
             process.wait()
         messages.wait_for_end(_LAST_WORDS_SECONDS)
         return messages.lines()
-
-
-def command(spec: MachineSpec, channel: int) -> list[str]:
-    """Return the argv of virtme-run; `channel` is the descriptor of the results channel."""
-    empty = str(cache_dir("empty"))
-    # fmt: off
-    return [
-        str(Path(sysconfig.get_path("scripts")) / "virtme-run"),
-        "--kimg", str(spec.kernel),
-        # Else virtme-run builds an initramfs of its own, which QEMU loads in vain.
-        "--mods", "none",
-        "--root", empty,
-        "--disable-microvm",
-        *(["--disable-kvm"] if spec.accel is Accel.TCG else []),
-        "--qemu-bin", str(_leash()),
-        "--memory", spec.memory,
-        "--cpus", str(spec.cpus),
-        # In one word, so that virtme-run takes no option of the kernel's for one of its own.
-        *(f"--kopt={option}" for option in _kernel_options(spec)),
-        "--qemu-opts",
-        *(["-machine", "accel=kvm"] if spec.accel is Accel.KVM else []),
-        "-no-reboot",
-        "-initrd", str(spec.image),
-        "-chardev", f"socket,id=results,fd={channel}",
-        "-serial", "chardev:results",
-    ]
-    # fmt: on
-
-
-def _kernel_options(spec: MachineSpec) -> list[str]:
-    return [
-        "rdinit=/init",
-        # Before the console: what was logged earlier is printed as the level then says.
-        "loglevel=7",
-        "console=ttyS0",
-        "earlyprintk=serial,ttyS0,115200",
-        # By the stamp we tell the kernel's lines from others; a kernel may be built without.
-        "printk.time=1",
-        # A panic ends QEMU (with -no-reboot) instead of leaving a dead machine.
-        "panic=-1",
-        "sysrq_always_enabled",
-        # The agent marks each test in the log; the default would drop marks that come fast.
-        "printk.devkmsg=on",
-        # Five-level page tables, which -cpu max offers, slow every TLB miss under TCG.
-        "no5lvl",
-        *spec.append,
-    ]
-
-
-def _environment(qemu: Path) -> dict[str, str]:
-    # virtme-run obeys files in HOME and variables of its user's; a guest must depend on neither.
-    place = os.environ.get("TMPDIR")
-    return ({"TMPDIR": place} if place else {}) | {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(cache_dir("empty")),
-        "TERM": "dumb",
-        "NSCONFORM_QEMU": str(qemu),
-    }
-
-
-def _leash() -> Path:
-    script = cache_dir("bin") / "qemu-leash"
-    if not script.exists() or script.read_text() != _LEASH:
-        with atomic_path(script) as unfinished:
-            unfinished.write_text(_LEASH)
-            unfinished.chmod(0o755)
-    return script

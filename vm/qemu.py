@@ -82,3 +82,8 @@ def usable_cpus(qemu: Qemu, accel: Accel, wanted: int) -> int:
     """Return how many CPUs a guest may have: `wanted`, or fewer where QEMU cannot be trusted."""
     caution = tcg_caution(qemu) if accel is Accel.TCG else None
     return min(wanted, caution.max_cpus) if caution else wanted
+
+
+def can_save(qemu: Qemu) -> bool:
+    """Whether this QEMU can write a guest's state to a file: `migrate file:` came with 8.2."""
+    return qemu.version >= MINIMUM

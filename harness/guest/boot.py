@@ -35,14 +35,11 @@ def main() -> None:
 
 
 def _serve(lacking: list[str]) -> None:
-    sys.path.insert(0, SUITES)
     _keep_forks_cheap()
     colours.do_without()
-    from nslib import features
-
     from harness.guest import agent
 
-    agent.serve(_open_channel(), lambda: _offered(features.probe_all()), lacking, SUITES)
+    agent.serve(_open_channel(), lacking, SUITES)
 
 
 def _keep_forks_cheap() -> None:
@@ -53,10 +50,6 @@ def _keep_forks_cheap() -> None:
     of which the kernel has to copy.
     """
     os.register_at_fork = lambda **_hooks: None
-
-
-def _offered(probed: dict[str, bool]) -> list[str]:
-    return sorted(name for name, offered in probed.items() if offered)
 
 
 def _shell() -> None:

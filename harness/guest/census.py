@@ -18,6 +18,8 @@ _GRACE_SECONDS = 2.0
 # Thousands of processes take a slow guest a while to end.
 _DYING_SECONDS = 5.0
 _FEW = 10
+# Documentation/filesystems/proc.rst; CONFIG_PROC_CHILDREN.
+_CHILDREN = "/proc/1/task/1/children"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,15 +69,17 @@ class Leftovers:
     immortal: bool = False
 
 
-def end_leftovers() -> Leftovers:
+def end_leftovers(spared: int = 0) -> Leftovers:
     """Kill every process but this one, process 1, and wait until they are gone.
 
-    Orphans become children of process 1, so a guest without leftovers costs one waitpid(2).
+    Orphans become children of process 1, so a guest whose only child is the process `spared`,
+    which has no part in what is over, has no leftovers. Where there are some, it goes too.
     """
     named: dict[int, str] = {}
     deadline = time.monotonic() + _DYING_SECONDS
-    while (alive := _any_child()) and time.monotonic() < deadline:
-        named |= {pid: _name(pid) for pid in _children() if pid not in named}
+    while (alive := bool(left := _living_children(spared))) and time.monotonic() < deadline:
+        named |= {pid: _name(pid) for pid in left if pid not in named}
+        spared = 0
         kill_all()
         time.sleep(0.001)
     return Leftovers(tuple(f"{name} (pid {pid})" for pid, name in named.items()), immortal=alive)
@@ -97,16 +101,24 @@ def kill_all() -> None:
         os.kill(-1, signal.SIGKILL)
 
 
-def _any_child() -> bool:
+def _living_children(spared: int) -> set[int]:
+    """Reap the children that have ended and return the others."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-        return True
-    return False
+        return _children() - {spared}
+    return set()
 
 
-def _children() -> list[int]:
-    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == 1]
+def _children() -> set[int]:
+    """Return the children of process 1, from where the kernel lists them if it does."""
+    try:
+        with open(_CHILDREN) as file:
+            return set(map(int, file.read().split()))
+    except FileNotFoundError:
+        return {
+            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == 1
+        }
 
 
 def _parent(pid: int) -> int:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One test in a process of its own, and what became of it."""
 
+import gc
 import json
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -34,20 +36,42 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class RunningTest:
-    """A test's process, and the files in memory that its verdict and its output go to.
+class TestProcess:
+    """A test's process, which waits for a word before it begins.
 
-    Files and no pipes: a pipe ends only when whatever the test left behind has closed it too.
+    `verdict` and `output` are files in memory that it writes to. Files and no pipes: a pipe ends
+    only when whatever the test left behind has closed it too.
     """
 
     pid: int
+    item: pytest.Item
     verdict: int
     output: int
+    word: int
+
+    def begin(self) -> None:
+        """Let the test begin."""
+        os.write(self.word, b"!")
+
+    def is_there(self) -> bool:
+        """Whether it has not ended before its time: killed for want of memory, or by mistake."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        os.close(self.verdict)
-        os.close(self.output)
+        """Give the descriptors back; a process that has not begun ends then."""
+        for descriptor in (self.verdict, self.output, self.word):
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class End:
+    """What came of a test and when: the time is monotonic, in seconds."""
+
+    verdict: Verdict
+    time: float
 
 
 class Judge:
@@ -71,33 +95,47 @@ class Judge:
         return True
 
 
-def start(item: pytest.Item, judge: Judge) -> RunningTest:
-    """Run a test in a child process, in its own session."""
+def prepare(item: pytest.Item, judge: Judge, rehearsal: pytest.Item | None) -> TestProcess:
+    """Start a process in a session of its own that runs `item` when it is told to begin.
+
+    Until then it takes part in a `rehearsal`, if there is one: after fork(2) each page that a
+    process writes to has to be copied first, which takes longer than most tests.
+    """
     verdict, output = os.memfd_create("verdict"), os.memfd_create("output")
+    order, word = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _run(item, judge, verdict, output)
-    return RunningTest(pid, verdict, output)
+        os.close(word)
+        _run(TestProcess(0, item, verdict, output, order), judge, rehearsal)
+    os.close(order)
+    return TestProcess(pid, item, verdict, output, word)
 
 
-def result(test: RunningTest, status: int) -> Verdict:
-    """Read the verdict of a test that has ended with the wait `status`."""
+def result(test: TestProcess, status: int) -> End:
+    """Read what a test has found that has just ended with the wait `status`."""
     if os.WIFSIGNALED(status):
-        return _killed(test, os.WTERMSIG(status))
+        return _now(_killed(test, os.WTERMSIG(status)))
     said = _content(test.verdict).splitlines()
     if not said:
         code = os.WEXITSTATUS(status)
-        return Verdict("error", f"the test ended its process with exit({code})", output_of(test))
+        return _now(
+            Verdict("error", f"the test ended its process with exit({code})", output_of(test))
+        )
     if len(said) > 1:
         why = "a child of the test came back from it: os._exit() is missing there"
-        return Verdict("error", why, output_of(test))
-    verdict = Verdict(**json.loads(said[0]))
-    if verdict.outcome in ("pass", "skip"):
-        return verdict
-    return replace(verdict, detail=cut(verdict.detail + output_of(test)))
+        return _now(Verdict("error", why, output_of(test)))
+    end = json.loads(said[0])
+    verdict = Verdict(**end["verdict"])
+    if verdict.outcome not in ("pass", "skip"):
+        verdict = replace(verdict, detail=cut(verdict.detail + output_of(test)))
+    return End(verdict, end["time"])
 
 
-def _killed(test: RunningTest, number: int) -> Verdict:
+def _now(verdict: Verdict) -> End:
+    return End(verdict, time.monotonic())
+
+
+def _killed(test: TestProcess, number: int) -> Verdict:
     if number == signal.SIGXFSZ:
         why = f"the test printed, or wrote to a file, more than {_FILE_LIMIT >> 20} MB"
         return Verdict("error", why, output_of(test))
@@ -106,7 +144,7 @@ def _killed(test: RunningTest, number: int) -> Verdict:
     return Verdict("fail", f"the test's process was killed by {name}", output_of(test))
 
 
-def output_of(test: RunningTest) -> str:
+def output_of(test: TestProcess) -> str:
     """Return what the test has printed so far, under a heading; nothing if it printed nothing."""
     text = _content(test.output).decode(errors="replace")
     return cut(f"\n--- printed ---\n{text}") if text else ""
@@ -116,26 +154,36 @@ def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, _OUTPUT_LIMIT, 0)
 
 
-def _run(item: pytest.Item, judge: Judge, verdict: int, output: int) -> None:
+def _run(test: TestProcess, judge: Judge, rehearsal: pytest.Item | None) -> None:
     """Do the test and leave; the caller's stack is never returned to."""
     try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_LIMIT, resource.RLIM_INFINITY))
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        _send(verdict, judge.verdict_on(item))
+        _settle_in(test)
+        if rehearsal is not None:
+            judge.verdict_on(rehearsal)
+        if os.read(test.word, 1):
+            os.close(test.word)
+            _send(test.verdict, judge.verdict_on(test.item))
     except BaseException as error:
-        _send(verdict, Verdict("error", f"{type(error).__name__}: {error}"))
+        _send(test.verdict, Verdict("error", f"{type(error).__name__}: {error}"))
     finally:
         os._exit(0)
 
 
+def _settle_in(test: TestProcess) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_LIMIT, resource.RLIM_INFINITY))
+    os.dup2(test.output, 1)
+    os.dup2(test.output, 2)
+    gc.enable()
+
+
 def _send(descriptor: int, verdict: Verdict) -> None:
     short = replace(verdict, reason=verdict.reason[:REASON_LIMIT], detail=cut(verdict.detail))
-    os.write(descriptor, json.dumps(asdict(short), default=repr).encode() + b"\n")
+    end = asdict(End(short, time.monotonic()))
+    os.write(descriptor, json.dumps(end, default=repr).encode() + b"\n")
 
 
 def _judge(item: pytest.Item) -> Verdict:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The suites: how they get into a guest that has booted without them, and their tests."""
+
+import gc
+import marshal
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+# Path in the guest → content, seconds since the epoch. Compiled modules refer to the times.
+Files = Mapping[str, tuple[bytes, int]]
+
+
+def pack(files: Files) -> bytes:
+    """Return what `unpack` takes; both ends run the same Python, so its own format will do."""
+    return zlib.compress(marshal.dumps(dict(files)), level=1)
+
+
+def unpack(archive: bytes, folder: str) -> None:
+    """Write the files of an archive below `folder`."""
+    made: set[str] = set()
+    files = marshal.loads(zlib.decompress(archive))  # noqa: S302 - our own harness made it
+    for path, (content, mtime) in files.items():
+        target = os.path.join(folder, path)
+        parent = os.path.dirname(target)
+        if parent not in made:
+            os.makedirs(parent, exist_ok=True)
+            made.add(parent)
+        with open(target, "wb", buffering=0) as file:
+            file.write(content)
+        os.utime(target, (mtime, mtime))
+
+
+class Suites:
+    """The tests in a folder. A file is imported when one of its tests is asked for: importing all
+    of them takes longer than the first test can wait."""
+
+    def __init__(self, session: pytest.Session, folder: str) -> None:
+        self._session = session
+        self._folder = folder
+        self._roots: list[pytest.Collector] = []
+        self._children: dict[pytest.Collector, list[pytest.Item | pytest.Collector]] = {}
+        self._files: dict[str, dict[str, pytest.Item]] = {}
+
+    def item(self, test: str) -> pytest.Item | None:
+        """Return the test with an id; None if there is none, or if its file cannot be imported."""
+        file = test.partition("::")[0]
+        if file not in self._files:
+            self._files[file] = self._items(file)
+        return self._files[file].get(test)
+
+    def _items(self, file: str) -> dict[str, pytest.Item]:
+        items = [item for node in self._nodes(file) for item in self._session.genitems(node)]
+        config = self._session.config
+        config.hook.pytest_collection_modifyitems(session=self._session, config=config, items=items)
+        # A collection in a test's process would copy every page that holds an object.
+        gc.freeze()
+        return {item.nodeid: item for item in items}
+
+    def _nodes(self, file: str) -> list[pytest.Item | pytest.Collector]:
+        """Return pytest's nodes of a file, going down from the top folder by the path's names."""
+        if not self._roots:
+            found = self._session.perform_collect([self._folder], genitems=False)
+            self._roots = [node for node in found if isinstance(node, pytest.Collector)]
+        nodes: list[pytest.Item | pytest.Collector] = [*self._roots]
+        path = Path(self._folder)
+        for name in file.split("/"):
+            path /= name
+            inner = [child for node in nodes for child in self._inside(node)]
+            nodes = [child for child in inner if child.path == path]
+        return nodes
+
+    def _inside(self, node: pytest.Item | pytest.Collector) -> list[pytest.Item | pytest.Collector]:
+        if not isinstance(node, pytest.Collector):
+            return []
+        if node not in self._children:
+            report = node.ihook.pytest_make_collect_report(collector=node)
+            node.ihook.pytest_collectreport(report=report)
+            self._children[node] = report.result or []
+        return self._children[node]

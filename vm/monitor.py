@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""QEMU's monitor: commands and their answers in QMP, one JSON object a line (docs/interop/qmp-spec
+in QEMU's sources)."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from vm.errors import SnapshotError
+
+_ANSWER_SECONDS = 30
+_POLL_SECONDS = 0.01
+
+
+class Monitor:
+    """Controls one QEMU. Every method raises SnapshotError where QEMU refuses or has gone."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._lines: Iterator[bytes] | None = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the guest's CPUs and clocks, and let them go on at the end of the block."""
+        self._do("stop")
+        try:
+            yield
+        finally:
+            self._do("cont")
+
+    def write_state(self, path: str, seconds: float) -> None:
+        """Write the state of a guest's CPUs and devices, without its memory, to the file `path`.
+
+        `path` is a name as QEMU sees it.
+        """
+        self._leave_memory_out()
+        self._do("migrate", uri=f"file:{path}")
+        self._wait_until_migrated(seconds)
+
+    def read_state(self, path: str, seconds: float) -> None:
+        """Let a guest go on that was started with `-incoming defer`, from what `write_state` wrote.
+
+        QEMU ends where it cannot.
+        """
+        self._leave_memory_out()
+        self._do("migrate-incoming", uri=f"file:{path}")
+        self._wait_until_migrated(seconds)
+        # It was paused when it was saved, and that is part of its state.
+        self._do("cont")
+
+    def _wait_until_migrated(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (status := self._do("query-migrate").get("status")) != "completed":
+            if status in ("failed", "cancelled") or time.monotonic() > deadline:
+                raise SnapshotError(f"QEMU does not get through the guest's state: {status}")
+            time.sleep(_POLL_SECONDS)
+
+    def _leave_memory_out(self) -> None:
+        # Memory that lies in shared files (docs/devel/migration/features.rst in QEMU's sources).
+        capability = {"capability": "x-ignore-shared", "state": True}
+        self._do("migrate-set-capabilities", capabilities=[capability])
+
+    def _do(self, command: str, **arguments: object) -> dict[str, Any]:
+        try:
+            if self._lines is None:
+                self._lines = self._greeted()
+            return self._answer(command, arguments)
+        except (OSError, ValueError, StopIteration) as error:
+            raise SnapshotError(f"QEMU's monitor does not answer `{command}`: {error}") from None
+
+    def _greeted(self) -> Iterator[bytes]:
+        self._connection.settimeout(_ANSWER_SECONDS)
+        self._lines = iter(self._connection.makefile("rb"))
+        json.loads(next(self._lines))
+        self._answer("qmp_capabilities", {})
+        return self._lines
+
+    def _answer(self, command: str, arguments: dict[str, object]) -> dict[str, Any]:
+        assert self._lines is not None
+        request = {"execute": command, "arguments": arguments}
+        self._connection.sendall(json.dumps(request).encode())
+        # Events come in between.
+        answers = (json.loads(line) for line in self._lines)
+        answer = next(one for one in answers if "return" in one or "error" in one)
+        if "error" in answer:
+            raise SnapshotError(f"QEMU refuses `{command}`: {answer['error'].get('desc', '')}")
+        return dict(answer["return"])
