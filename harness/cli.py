@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import catalogue, listing
+from harness import cache_listing, catalogue, listing
 from harness.collect import SUITES
 from harness.plan import Selection, select
 from harness.progress import make_progress
@@ -22,6 +22,7 @@ from harness.results import exit_status
 from harness.run import Request, Settings, execute
 from harness.shell import shell
 from vm.errors import BootError, NsconformError
+from vm.pruning import KINDS, Kind
 
 EXIT_USAGE, EXIT_NO_VERDICT, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands.add_parser("list", help="print the tests, or the behaviours they assert"))
     _add_kernels(commands.add_parser("kernels", help="print the kernels that can be fetched"))
     _add_shell(commands.add_parser("shell", help="give a prompt in a guest"))
+    _add_cache(commands.add_parser("cache", help="print what the cache holds, or clear it"))
     return parser
 
 
@@ -142,6 +144,17 @@ def _add_shell(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(handler=_shell)
 
 
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(handler=_cache)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    clear = commands.add_parser("clear", help="remove what no run uses")
+    names = ", ".join(kind.name for kind in KINDS)
+    again = ", ".join(kind.name for kind in KINDS if kind.limited)
+    clear.add_argument("kinds", nargs="*", type=_kind, metavar="KIND",
+                       help=f"one of {names}; default: {again}")  # fmt: skip
+    clear.set_defaults(handler=_clear)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     request = Request(
         tuple(arguments.kernels), _selection(arguments), _settings(arguments), arguments.results
@@ -176,6 +189,18 @@ def _shell(arguments: argparse.Namespace) -> int:
     return shell(arguments.kernel, _settings(arguments))
 
 
+def _cache(_: argparse.Namespace) -> int:
+    with _printing():
+        cache_listing.print_cache(Console())
+    return 0
+
+
+def _clear(arguments: argparse.Namespace) -> int:
+    with _printing():
+        cache_listing.clear_kinds(arguments.kinds, Console())
+    return 0
+
+
 def _selection(arguments: argparse.Namespace) -> Selection:
     return Selection(
         tuple(arguments.suite),
@@ -191,6 +216,14 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         name: value for name, value in vars(arguments).items() if name in Settings.__annotations__
     }
     return replace(Settings(), **given | {"append": tuple(arguments.append)})
+
+
+def _kind(name: str) -> Kind:
+    for kind in KINDS:
+        if kind.name == name:
+            return kind
+    names = ", ".join(kind.name for kind in KINDS)
+    raise argparse.ArgumentTypeError(f"the cache holds no {name}; it holds {names}")
 
 
 def _at_least(minimum: int) -> Callable[[str], int]:

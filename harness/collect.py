@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harness.results import TestResult
-from vm.cache import atomic_path, cache_dir
+from vm.cache import atomic_path, held_dir
 from vm.errors import ConfigError
 
 SUITES = Path(__file__).parent.parent / "suites"
@@ -45,10 +45,10 @@ def collect(expression: str = "", suites: Path = SUITES) -> Collection:
     suites = suites.resolve()
     if not suites.is_dir():
         raise ConfigError(f"{suites}: no folder of suites")
-    folder = cache_dir("suites", _digest(suites))
+    folder = held_dir("suites", _digest(suites))
     answer = folder / f"tests-{hashlib.sha256(expression.encode()).hexdigest()[:16]}.json"
     # One for all states of all suites: pytest itself is compiled to it too, which takes seconds.
-    bytecode = cache_dir("suites", "bytecode")
+    bytecode = held_dir("suites", "bytecode")
     if not answer.exists():
         options = ["-k", expression] if expression else []
         _ask_pytest(suites, answer, ["-c", str(SUITES / "pytest.ini"), *options], bytecode)

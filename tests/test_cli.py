@@ -6,6 +6,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ from harness.collect import collect
 from harness.results import TestResult
 from tests.conftest import Finished, Mirror, Stage, bzimage, deb
 from tests.fake_qemu import FIRST_LINE, WORKS, console, end, error, finish, hello, serve
+from vm.cache import hold
 
 ROOT = Path(__file__).parents[1]
 BEHAVIOUR = Behaviour("B-1", "Goes.", "kernel/nstree.c", "6.19")
@@ -45,6 +47,8 @@ class TestUsage:
             (["run", "--timeout-scale", "x"], "--timeout-scale: x is not a number above 0"),
             (["run", "--accel", "hvf"], "argument --accel: invalid choice: 'hvf'"),
             (["shell"], "the following arguments are required: KERNEL"),
+            (["cache", "empty"], "invalid choice: 'empty' (choose from 'clear')"),
+            (["cache", "clear", "bin"], "argument KIND: the cache holds no bin; it holds snapsh"),
         ],
     )
     def test_refused(
@@ -54,7 +58,9 @@ class TestUsage:
         assert finished.status == 2
         assert complaint in finished.err.splitlines()[-1]
 
-    @pytest.mark.parametrize("command", [[], ["run"], ["list"], ["kernels"], ["shell"]])
+    @pytest.mark.parametrize(
+        "command", [[], ["run"], ["list"], ["kernels"], ["shell"], ["cache"], ["cache", "clear"]]
+    )
     def test_help(self, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
         finished = nsconform(capsys, *command, "--help")
         assert finished.status == 0
@@ -225,6 +231,117 @@ class TestShell:
         finished = nsconform(stage.capsys, "shell", str(stage.kernel))
         assert finished.status == 3
         assert finished.err.splitlines()[1:] == ["nsconform: qemu: no such size"]
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("NSCONFORM_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("COLUMNS", "80")
+        for name, kib in self.FILES.items():
+            file = tmp_path / "cache" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"x" * kib * 1024)
+            os.utime(file, (1e9, 1e9))
+        return tmp_path / "cache"
+
+    FILES: ClassVar = {
+        "snapshots/one.snap": 1024,
+        "snapshots/two.snap": 2048,
+        "images/guest-1.cpio": 512,
+        "packages/linux-image_7.3.4-1.deb": 100,
+        "kernels/" + "0f" * 16 + "/vmlinuz": 8,
+        "accel.json": 4,
+    }
+
+    def test_listing(
+        self, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NSCONFORM_CACHE_LIMIT", "1.5G")
+        finished = nsconform(capsys, "cache")
+        assert (finished.status, finished.err) == (0, "")
+        first, *lines = (line.rstrip() for line in finished.out.splitlines())
+        assert first == f"cache: {cache}"
+        kernels = next(n for n, line in enumerate(lines) if line.startswith("kernels"))
+        assert lines.pop(kernels).split()[:2] == ["kernels", "1"]
+        assert all(len(line) <= 80 for line in lines)
+        used = f"{datetime.fromtimestamp(1e9):%Y-%m-%d %H:%M}"
+        assert lines[:10] == [
+            "",
+            "kind       entries     size  last use          path",
+            "─────────────────────────────────────────────────────────────────",
+            f"snapshots        2    3.0 M  {used}  snapshots/",
+            f"images           1  512.0 K  {used}  images/",
+            "suites           0      0 B  -                 suites/",
+            f"packages         1  100.0 K  {used}  packages/",
+            "apt              0      0 B  -                 apt/, apt-install/",
+            f"accel            1    4.0 K  {used}  accel.json",
+            "",
+        ]
+        assert " ".join(lines[10:]) == (
+            "snapshots, images and suites take 3.5 M of at most 1.5 G (NSCONFORM_CACHE_LIMIT); "
+            "what was used longest ago is dropped first. "
+            "The others stay until they are cleared by name."
+        )
+
+    def test_clear_leaves_what_was_fetched(
+        self, cache: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert nsconform(capsys, "cache", "clear") == Finished(
+            0,
+            "snapshots: 3.0 M freed, 2 entries removed\n"
+            "images: 512.0 K freed, 1 entry removed\n"
+            "suites: 0 B freed, 0 entries removed\n",
+            "",
+        )
+        assert self.left(cache) == sorted(self.FILES)[:1] + sorted(self.FILES)[2:4]
+
+    def test_clear_by_name(self, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        finished = nsconform(capsys, "cache", "clear", "packages", "accel", "packages")
+        assert finished.out == (
+            "packages: 100.0 K freed, 1 entry removed\naccel: 4.0 K freed, 1 entry removed\n"
+        )
+        assert nsconform(capsys, "cache", "clear", "kernels").status == 0
+        assert self.left(cache) == [name for name in sorted(self.FILES) if name[0] in "si"]
+
+    def test_clear_says_what_is_in_use(
+        self, cache: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert hold(cache / "images/guest-1.cpio")
+        finished = nsconform(capsys, "cache", "clear", "images")
+        assert finished == Finished(
+            0, "images: 0 B freed, 0 entries removed, 1 in use and kept\n", ""
+        )
+        assert (cache / "images/guest-1.cpio").exists()
+
+    def test_clear_that_cannot_be(
+        self, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(path: Path) -> None:
+            raise PermissionError(1, "Operation not permitted", str(path))
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        finished = nsconform(capsys, "cache", "clear")
+        assert finished.status == 2
+        assert finished.out.count("\n") == 3
+        assert finished.err == (
+            "nsconform: the cache cannot be cleared: "
+            f"{cache}/snapshots/one.snap: Operation not permitted (and 2 more)\n"
+        )
+
+    def test_wrong_limit(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NSCONFORM_CACHE_LIMIT", "lots")
+        assert nsconform(capsys, "cache") == Finished(
+            2,
+            "",
+            "nsconform: NSCONFORM_CACHE_LIMIT=lots is no size; give one such as 500M or 20G\n",
+        )
+
+    def left(self, cache: Path) -> list[str]:
+        files = (file for file in cache.rglob("*") if file.is_file() and file.name != ".lock")
+        return sorted(str(file.relative_to(cache)) for file in files)
 
 
 class TestProcess:

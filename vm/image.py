@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm import cpio, interpreter
-from vm.cache import atomic_path, cache_dir
+from vm.cache import cache_dir, made_once
 from vm.cpio import Entry
 
 
@@ -32,21 +32,19 @@ def build(payload: Mapping[str, Entry]) -> GuestImage:
     base = _base_layer()
     key = _digest(base.name, *(f"{path}{payload[path]}" for path in sorted(payload)))
     image = cache_dir("images") / f"guest-{key}.cpio"
-    if not image.exists():
-        with atomic_path(image) as unfinished:
-            cpio.write(unfinished, payload)
-            # The kernel unpacks archives in the order in which they lie in the file.
-            unfinished.write_bytes(base.read_bytes() + unfinished.read_bytes())
-    return GuestImage(image, key)
+    return GuestImage(made_once(image, lambda unfinished: _write(unfinished, base, payload)), key)
+
+
+def _write(file: Path, base: Path, payload: Mapping[str, Entry]) -> None:
+    cpio.write(file, payload)
+    # The kernel unpacks archives in the order in which they lie in the file.
+    file.write_bytes(base.read_bytes() + file.read_bytes())
 
 
 def _base_layer() -> Path:
     recipe = "".join(map(inspect.getsource, (cpio, interpreter)))
     base = cache_dir("images") / f"base-{_digest(recipe, interpreter.fingerprint())}.cpio"
-    if not base.exists():
-        with atomic_path(base) as unfinished:
-            cpio.write(unfinished, interpreter.guest_files())
-    return base
+    return made_once(base, lambda unfinished: cpio.write(unfinished, interpreter.guest_files()))
 
 
 def _digest(*parts: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm import archives, bzimage, packages
-from vm.cache import atomic_path, cache_dir, scratch_folder
+from vm.cache import atomic_path, cache_dir, hold, scratch_folder
 from vm.errors import ConfigError
 from vm.packages import Offer, version_key
 
@@ -120,7 +120,7 @@ def _from_package(spec: str, package: Path, origin: str, cache: Path | None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     unpacked = folder / _sha256(package)[:32]
     image = unpacked / "vmlinuz"
-    if not image.exists():
+    while not (hold(unpacked) and image.exists()):
         _unpack(package, unpacked)
     return _from_image(spec, image, origin)
 

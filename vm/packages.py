@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vm.apt import Apt
-from vm.cache import atomic_path, cache_dir, scratch_folder
+from vm.cache import atomic_path, cache_dir, hold, scratch_folder
 from vm.errors import ConfigError
 from vm.mirror import Listing, listing
 
@@ -134,7 +134,7 @@ def fetch(package: str, version: str, *, cache: Path | None = None) -> Path:
     """
     folder = _folder(cache, "packages")
     final = folder / f"{package}_{version}.deb"
-    if final.exists():
+    if hold(final):
         return final
     # One at a time: who had to wait finds the package in the cache.
     with scratch_folder(folder) as scratch:
@@ -145,6 +145,7 @@ def fetch(package: str, version: str, *, cache: Path | None = None) -> Path:
             downloaded = Apt(apt).download(package, version, scratch)
             with atomic_path(final) as temporary:
                 downloaded.rename(temporary)
+        hold(final)  # nobody clears the folder while it is locked
     return final
 
 

@@ -5,17 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import count
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.catalogue import Behaviour
 from harness.reports.findings import render_findings
+from harness.reports.tables import GAP, plain_table
 from harness.reports.text import counts, number, on_terminal, tally
 from harness.results import KernelResult, Outcome, RunResult, TestResult
 
-_GAP = 2
 # Longer headings are folded: as wide as "12 TIMEOUT", the widest cell that is to be expected.
 _HEADING = 10
 _STYLES = {"pass": "green", "skip": "dim", "flaky": "yellow", "known": "yellow", "ok": "bold green"}
@@ -62,16 +61,8 @@ def _machine(kernel: KernelResult) -> str:
     return f"{kernel.accel}, QEMU {kernel.qemu}, {number(kernel.cpus, 'CPU')}{reason}"
 
 
-def _table(console: Console) -> Table:
-    plain = console.options.ascii_only
-    # A box has one space of its own between columns.
-    padding = (0, _GAP if plain else _GAP - 1, 0, 0)
-    line = None if plain else box.SIMPLE_HEAD
-    return Table(box=line, show_edge=False, pad_edge=False, padding=padding)
-
-
 def _kernels(run: RunResult, labels: Mapping[str, str], console: Console) -> Table:
-    table = _table(console)
+    table = plain_table(console)
     for heading in ("kernel", "spec", "release", "boots"):
         table.add_column(heading, overflow="fold")
     for kernel in run.kernels:
@@ -120,14 +111,14 @@ def _verdict(kernel: KernelResult) -> Text:
 def _width(column: Sequence[Text]) -> int:
     heading, *cells = column
     lines = (line.cell_len for cell in cells for line in cell.split())
-    return max(min(heading.cell_len, _HEADING), *lines) + _GAP
+    return max(min(heading.cell_len, _HEADING), *lines) + GAP
 
 
 def _matrix(columns: Sequence[Sequence[Text]], console: Console) -> Table:
-    table = _table(console)
+    table = plain_table(console)
     for column in columns:
         first = column is columns[0]
-        width = _width(column) - _GAP
+        width = _width(column) - GAP
         table.add_column(
             column[0], justify="left" if first else "right", width=width, overflow="fold"
         )
