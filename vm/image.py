@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm import cpio, interpreter
+from vm import cpio, facade, interpreter
 from vm.cache import atomic_path, cache_dir
 from vm.cpio import Entry
 
@@ -41,7 +41,7 @@ def build(payload: Mapping[str, Entry]) -> GuestImage:
 
 
 def _base_layer() -> Path:
-    recipe = "".join(map(inspect.getsource, (cpio, interpreter)))
+    recipe = "".join(map(inspect.getsource, (cpio, facade, interpreter)))
     base = cache_dir("images") / f"base-{_digest(recipe, interpreter.fingerprint())}.cpio"
     if not base.exists():
         with atomic_path(base) as unfinished:
