@@ -23,10 +23,30 @@ def python(code: str, *arguments: object, path: Path = ROOT) -> str:
     return done.stdout
 
 
+class TestUnused:
+    def test_module_is_loaded_when_it_is_used(self) -> None:
+        code = """
+from harness.guest import unused
+unused.put_off()
+import tempfile, importlib.metadata
+before = "random" in sys.modules, "email" in sys.modules
+assert tempfile.gettempdir() and importlib.metadata.PackageNotFoundError
+print(before, "random" in sys.modules, "email" in sys.modules)
+"""
+        assert python(code) == "(False, False) True True\n"
+
+    def test_names_of_it(self) -> None:
+        code = "unused.put_off()\nfrom tempfile import mkdtemp\nprint(mkdtemp.__name__)"
+        assert python(f"from harness.guest import unused\n{code}") == "mkdtemp\n"
+
+
 JUDGE = """
+import os
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 sys.path.insert(1, sys.argv[1])
-from harness.guest import colours
+from harness.guest import colours, unused
 colours.do_without()
+unused.put_off()
 from harness.guest import child
 import pytest
 
@@ -86,7 +106,7 @@ class TestPytestOfTheGuest:
 
     def test_what_nobody_uses_is_not_loaded(self, said: list[str]) -> None:
         assert said[0].startswith("0 3 ")
-        unwanted = {"_pytest.pytester", "_pytest.legacypath", "_pytest.logging"}
+        unwanted = {"_pytest.pytester", "_pytest.legacypath", "_pytest.logging", "email"}
         assert not unwanted.intersection(said[0].split())
 
     def test_any_name_can_be_the_first(self, packages: Path) -> None:
