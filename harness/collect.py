@@ -19,11 +19,15 @@ SUITES = Path(__file__).parent.parent / "suites"
 
 @dataclass(frozen=True)
 class Collection:
-    """The tests of the suites in `suites`, and where the compiled form of their modules lies."""
+    """The tests of the suites in `suites`, and where the compiled form of their modules lies.
+
+    `methods` is the file of compiled methods for `harness.guest.generated`.
+    """
 
     tests: tuple[TestResult, ...]
     suites: Path
     bytecode: Path
+    methods: Path
 
     def modules(self) -> dict[str, Path]:
         """Return every module that the guest needs, by its path relative to the suites."""
@@ -49,11 +53,14 @@ def collect(expression: str = "", suites: Path = SUITES) -> Collection:
     answer = folder / f"tests-{hashlib.sha256(expression.encode()).hexdigest()[:16]}.json"
     # One for all states of all suites: pytest itself is compiled to it too, which takes seconds.
     bytecode = cache_dir("suites", "bytecode")
-    if not answer.exists():
+    methods = folder / "methods"
+    if not (answer.exists() and methods.exists()):
         options = ["-k", expression] if expression else []
-        _ask_pytest(suites, answer, ["-c", str(SUITES / "pytest.ini"), *options], bytecode)
+        with atomic_path(methods) as unfinished:
+            arguments = [str(unfinished), "-c", str(SUITES / "pytest.ini"), *options]
+            _ask_pytest(suites, answer, arguments, bytecode)
     tests = json.loads(answer.read_text())
-    return Collection(tuple(_planned(**test) for test in tests), suites, bytecode)
+    return Collection(tuple(_planned(**test) for test in tests), suites, bytecode, methods)
 
 
 def _digest(suites: Path) -> str:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+import marshal
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,12 @@ from vm.errors import ConfigError
 
 FIRST = """
 import pytest
+from dataclasses import dataclass
 from nslib import NS
+
+@dataclass
+class Mine:
+    only_here: int
 
 @pytest.mark.behaviour("LNS-PAG-01", "LNS-PAG-02")
 def test_b():
@@ -69,6 +75,12 @@ class TestCollection:
     def test_code_as_pytest_compiles_it(self, collection: Collection) -> None:
         folder = collection.bytecode / str(collection.suites / "one").lstrip("/")
         assert list(folder.glob("test_one.*pytest*.pyc"))
+
+    def test_methods_that_dataclasses_generate(self, collection: Collection) -> None:
+        seen = marshal.loads(collection.methods.read_bytes())  # noqa: S302 - of our own making
+        # Of pytest, of the agent, and of the suites.
+        for field in ("nodeid", "outcome", "only_here"):
+            assert [text for text in seen if f"{field}={{self.{field}!r}}" in text], field
 
     def test_nothing_is_written_beside_the_suites(self, collection: Collection) -> None:
         files = {path.name for path in collection.suites.rglob("*") if path.is_file()}

@@ -12,6 +12,26 @@ from vm import interpreter
 
 ROOT = Path(__file__).parents[1]
 
+CLASSES = """
+from dataclasses import dataclass, field
+compiled = []
+sys.addaudithook(lambda event, args: event == "compile" and compiled.append(args[0]))
+
+@dataclass(frozen=True, order=True)
+class Point:
+    x: int
+    y: list[int] = field(default_factory=list)
+
+assert repr(Point(1)) == "Point(x=1, y=[])"
+assert Point(1) == Point(1) < Point(2)
+try:
+    Point(1).x = 2
+except AttributeError:
+    pass
+else:
+    raise SystemExit("not frozen")
+"""
+
 
 def python(code: str, *arguments: object, path: Path = ROOT) -> str:
     """Run code as the guest runs Python; return what it prints."""
@@ -21,6 +41,28 @@ def python(code: str, *arguments: object, path: Path = ROOT) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+class TestGenerated:
+    RECORD = "from pathlib import Path; from harness.guest import generated\n"
+
+    def record(self, code: str, file: Path) -> None:
+        start = f"{self.RECORD}record = generated.Record()"
+        python(f"{start}\n{code}\nassert compiled\nrecord.save(Path(sys.argv[1]))", file)
+
+    def recalled(self, code: str, file: Path) -> int:
+        """How many texts dataclasses still has compiled."""
+        start = f"{self.RECORD}generated.recall(Path(sys.argv[1]))"
+        return int(python(f"{start}\n{code}\nprint(len(compiled))", file))
+
+    def test_nothing_is_compiled_again(self, tmp_path: Path) -> None:
+        self.record(CLASSES, tmp_path / "methods")
+        assert self.recalled(CLASSES, tmp_path / "methods") == 0
+
+    def test_class_that_was_not_seen(self, tmp_path: Path) -> None:
+        self.record(CLASSES, tmp_path / "methods")
+        other = CLASSES.replace("x: int", "x: int; z: int = 3").replace("(x=1,", "(x=1, z=3,")
+        assert self.recalled(other, tmp_path / "methods") > 0
 
 
 class TestUnused:
