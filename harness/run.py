@@ -14,7 +14,7 @@ from harness.progress import Progress
 from harness.results import KernelResult, RunResult, TestResult
 from harness.rundir import RunDirectory
 from harness.session import Job, Session
-from vm import image, kernels, qemu
+from vm import image, kernels, pruning, qemu
 from vm.accel import Accel, Acceleration
 from vm.kernels import Kernel
 
@@ -60,6 +60,8 @@ def execute(request: Request, progress: Progress) -> Report:
     KeyboardInterrupt ends the run early with what there is. Raises ConfigError for a request that
     cannot be served, before anything is booted, and BootError when KVM is demanded and absent.
     """
+    # A limit that is no size is found out before anything is done, not in the end.
+    pruning.limit()
     collection, tests = select(request.selection)
     program = qemu.find()
     acceleration = Acceleration(request.settings.accel, str(program))
@@ -76,6 +78,7 @@ def execute(request: Request, progress: Progress) -> Report:
         _job(kernel, collection, tests, guest, program, request.settings) for kernel in resolved
     ]
     interrupted = _run_jobs(jobs, acceleration, directory, progress)
+    pruning.keep_within_limit()
     return Report(directory.complete(), directory.path, interrupted)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from vm import snapshots
 from vm.errors import NsconformError
 from vm.machine import Machine
+from vm.pruning import keep_within_limit
 
 
 class Saving:
@@ -37,6 +38,7 @@ class Saving:
                     writer.take(self._machine, self._about)
                     self._taken.set()
                     writer.finish()
+            keep_within_limit()
         except (OSError, NsconformError) as error:
             self.failure = f"no snapshot is kept: {error}"
         finally:

@@ -285,7 +285,7 @@ class TestWhatIsInUse:
             "import sys; from pathlib import Path; from harness.collect import collect;"
             "collection = collect(suites=Path(sys.argv[1]))"
         )
-        packs = "from harness.payload import payload; payload(collection)"
+        packs = "from harness.payload import with_suites; with_suites(collection)"
         run = start(collects + READY + packs, suites_of_stages)
         prune(0)
         assert len(names(cache / "suites")) == 2

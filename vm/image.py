@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm import cpio, interpreter
+from vm import cpio, facade, interpreter
 from vm.cache import cache_dir, made_once
 from vm.cpio import Entry
 
@@ -42,7 +42,7 @@ def _write(file: Path, base: Path, payload: Mapping[str, Entry]) -> None:
 
 
 def _base_layer() -> Path:
-    recipe = "".join(map(inspect.getsource, (cpio, interpreter)))
+    recipe = "".join(map(inspect.getsource, (cpio, facade, interpreter)))
     base = cache_dir("images") / f"base-{_digest(recipe, interpreter.fingerprint())}.cpio"
     return made_once(base, lambda unfinished: cpio.write(unfinished, interpreter.guest_files()))
 

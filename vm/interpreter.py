@@ -5,6 +5,7 @@ Under emulation a megabyte of initramfs costs about 50 ms of every boot, so what
 want is left out, everything is precompiled, and the sources stay behind.
 """
 
+import ast
 import importlib.metadata
 import marshal
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from vm.cpio import Entry
 from vm.elf import shared_libraries
+from vm.facade import on_demand
 
 # Where pytest and what else is not of the standard library lies in the guest.
 GUEST_PACKAGES = "nsconform/lib"
@@ -73,8 +75,26 @@ def guest_files() -> dict[str, Entry]:
 
 def compiled(source: Path, guest_path: str, *, optimize: int) -> bytes:
     """Compile a module as a .pyc that needs no source beside it (PEP 552, unchecked hash)."""
-    code = compile(source.read_bytes(), "/" + guest_path, "exec", optimize=optimize)
+    tree = ast.parse(source.read_bytes())
+    if guest_path == f"{GUEST_PACKAGES}/pytest/__init__.py":
+        tree = on_demand(tree)
+    _drop_docstrings(tree)
+    code = compile(tree, "/" + guest_path, "exec", dont_inherit=True, optimize=optimize)
     return MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code)
+
+
+def _drop_docstrings(tree: ast.Module) -> None:
+    """Take the docstrings away that `optimize` leaves, a sixth of pytest.
+
+    optimize=2 is no way for pytest: its asserts would go too, and what it calls the compiled form
+    of a test module, and so whether it finds it, depends on __debug__.
+    """
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            # Nothing may stand before a module's `from __future__`; a class needs some statement.
+            node.body[0:1] = [] if node.body[1:] else [ast.copy_location(ast.Pass(), node.body[0])]
 
 
 class _Stripper:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vm.accel import Accel
-from vm.cache import atomic_path, cache_dir
+from vm.cache import atomic_path, cache_dir, mark_used
 from vm.command import Descriptors, MachineSpec, command
 from vm.errors import SnapshotError
 from vm.machine import Machine
@@ -83,7 +83,7 @@ def thawed(snapshot: Path) -> Iterator[Thawed]:
     Raises SnapshotError if it is not what was saved, FileNotFoundError if there is none.
     """
     with snapshot.open("rb") as stream, contextlib.ExitStack() as files:
-        os.utime(snapshot)
+        mark_used(snapshot)
         reader = _Reader(stream)
         memory, state = (_nameless(name, files) for name in ("memory", "state"))
         try:
@@ -182,7 +182,7 @@ def writer(key: str) -> Iterator[Writer | None]:
     None if it is there already, or another run is about to make it.
     """
     final = path(key)
-    with final.with_suffix(".lock").open("wb") as lock:
+    with final.with_name(f".{key}.lock").open("wb") as lock:
         if not _is_ours(lock) or final.exists():
             yield None
             return

@@ -8,7 +8,7 @@ import sys
 import termios
 import traceback
 
-from harness.guest import colours, mounts
+from harness.guest import colours, mounts, unused
 
 SUITES = "/nsconform/suites"
 _CHANNEL = "/dev/ttyS1"
@@ -36,7 +36,10 @@ def main() -> None:
 
 def _serve(lacking: list[str]) -> None:
     _keep_forks_cheap()
+    # No plugin is installed in the guest; pytest looks through all of sys.path for some.
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     colours.do_without()
+    unused.put_off()
     from harness.guest import agent
 
     agent.serve(_open_channel(), lacking, SUITES)
