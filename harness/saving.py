@@ -36,8 +36,8 @@ class Saving:
             with snapshots.writer(self._key) as writer:
                 if writer is not None:
                     writer.take(self._machine, self._about)
+                    # Getting it to the disk concerns the guest no more.
                     self._taken.set()
-                    writer.finish()
             keep_within_limit()
         except (OSError, NsconformError) as error:
             self.failure = f"no snapshot is kept: {error}"

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Guests that are ready, saved in the cache: starting from one takes less than a tenth of a boot.
 
-A snapshot is one file: a header, those parts of the guest's memory that it has ever touched, the
-state of its CPUs and devices, and a checksum of all that.
+A snapshot is one file: a header, the parts of the guest's memory that are not all zeros, each
+behind its place and length, the state of its CPUs and devices, and a checksum of all that.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,24 +25,12 @@ from vm.errors import SnapshotError
 from vm.machine import Machine
 
 _MAGIC = b"nsconform snapshot 1\n"
-_LENGTH = struct.Struct("<Q")
+_NUMBERS = struct.Struct("<QQ")
 _CHECKSUM = struct.Struct("<I")
 _CHUNK = 1 << 20
-_LONGEST = 1 << 26
+_PAGE = 1 << 12
+_ZEROS = bytes(_PAGE)
 _CPUINFO = Path("/proc/cpuinfo")
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a snapshot holds: sizes and places in bytes, and what its maker wants to know again.
-
-    `memory` is the guest's size, of which only `extents` (place, length) are in the file.
-    """
-
-    about: Mapping[str, object]
-    memory: int
-    extents: tuple[tuple[int, int], ...]
-    state: int
 
 
 def key(spec: MachineSpec, kernel: str, image: str, qemu: str) -> str:
@@ -84,25 +73,34 @@ def thawed(snapshot: Path) -> Iterator[Thawed]:
     """
     with snapshot.open("rb") as stream, contextlib.ExitStack() as files:
         mark_used(snapshot)
-        reader = _Reader(stream)
         memory, state = (_nameless(name, files) for name in ("memory", "state"))
         try:
-            content = reader.header()
-            os.ftruncate(memory, content.memory)
-            for place, length in content.extents:
-                reader.copy(memory, place, length)
-            reader.copy(state, 0, content.state)
-            reader.check()
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            about = _read(_Reader(stream), memory, state)
+        except (OSError, ValueError) as error:
             raise SnapshotError(f"the snapshot {snapshot.name} is of no use: {error}") from None
         stream.close()
-        yield Thawed(content.about, memory, state)
+        yield Thawed(about, memory, state)
 
 
 def _nameless(purpose: str, files: contextlib.ExitStack) -> int:
     descriptor = os.memfd_create(f"nsconform-{purpose}")
     files.callback(os.close, descriptor)
     return descriptor
+
+
+def _read(reader: "_Reader", memory: int, state: int) -> Mapping[str, object]:
+    if reader.next(len(_MAGIC)) != _MAGIC:
+        raise ValueError("it is none")
+    size, length = reader.numbers()
+    about: Mapping[str, object] = json.loads(reader.next(length))
+    os.ftruncate(memory, size)
+    for file in (memory, state):
+        place, length = reader.numbers()
+        while length:
+            os.pwrite(file, reader.next(length), place)
+            place, length = reader.numbers()
+    reader.check()
+    return about
 
 
 class _Reader:
@@ -112,67 +110,52 @@ class _Reader:
         self._stream = stream
         self._checksum = 0
 
-    def header(self) -> Content:
-        """Return what stands before the memory."""
-        if self._next(len(_MAGIC)) != _MAGIC:
-            raise ValueError("it is none")
-        header = json.loads(self._next(_LENGTH.unpack(self._next(_LENGTH.size))[0]))
-        extents = tuple((int(place), int(length)) for place, length in header["extents"])
-        return Content(header["about"], int(header["memory"]), extents, int(header["state"]))
-
-    def copy(self, target: int, place: int, length: int) -> None:
-        """Copy the next `length` bytes to a place in a file."""
-        for start in range(0, length, _CHUNK):
-            os.pwrite(target, self._next(min(_CHUNK, length - start)), place + start)
-
-    def check(self) -> None:
-        """Compare the checksum of what was read with what follows."""
-        expected = _CHECKSUM.pack(self._checksum)
-        if self._next(_CHECKSUM.size) != expected or self._stream.read(1):
-            raise ValueError("its checksum is wrong")
-
-    def _next(self, length: int) -> bytes:
+    def next(self, length: int) -> bytes:
+        """Return the next bytes."""
         # A damaged length can be any number.
-        if length > _LONGEST or len(data := self._stream.read(length)) < length:
-            raise ValueError("it is cut short")
+        if length > _CHUNK or len(data := self._stream.read(length)) < length:
+            raise ValueError("it is damaged")
         self._checksum = zlib.crc32(data, self._checksum)
         return data
 
+    def numbers(self) -> tuple[int, int]:
+        """Return the next two numbers."""
+        first, second = _NUMBERS.unpack(self.next(_NUMBERS.size))
+        return first, second
+
+    def check(self) -> None:
+        """Compare the checksum of what was read with what follows."""
+        expected = self._checksum
+        if _CHECKSUM.unpack(self.next(_CHECKSUM.size))[0] != expected or self._stream.read(1):
+            raise ValueError("its checksum is wrong")
+
 
 class Writer:
-    """A snapshot in the making: take() while the guest stands still, finish() beside its work."""
+    """A snapshot in the making."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._checksum = 0
 
     def take(self, machine: Machine, about: Mapping[str, object]) -> None:
         """Stop the guest for as long as it takes to copy it. `about` comes back with the snapshot.
 
         Raises SnapshotError where QEMU does not let itself be saved, OSError for a full disk.
         """
+        text = json.dumps(dict(about)).encode()
         with machine.frozen() as (memory, state):
-            content = Content(
-                about, os.fstat(memory).st_size, tuple(_extents(memory)), os.fstat(state).st_size
-            )
-            text = json.dumps(asdict(content)).encode()
-            self._stream.write(_MAGIC + _LENGTH.pack(len(text)) + text)
+            self._add(_MAGIC, _NUMBERS.pack(os.fstat(memory).st_size, len(text)), text)
+            for file in (memory, state):
+                for place, data in _parts(file):
+                    self._add(_NUMBERS.pack(place, len(data)), data)
+                self._add(_NUMBERS.pack(0, 0))
+            self._stream.write(_CHECKSUM.pack(self._checksum))
             self._stream.flush()
-            for place, length in content.extents:
-                self._copy(memory, place, length)
-            self._copy(state, 0, content.state)
 
-    def finish(self) -> None:
-        """Add the checksum of what was taken."""
-        self._stream.seek(0)
-        checksum = 0
-        while chunk := self._stream.read(_CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-        self._stream.write(_CHECKSUM.pack(checksum))
-
-    def _copy(self, source: int, place: int, length: int) -> None:
-        end = place + length
-        while place < end:
-            place += os.sendfile(self._stream.fileno(), source, place, end - place)
+    def _add(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self._checksum = zlib.crc32(piece, self._checksum)
+            self._stream.write(piece)
 
 
 @contextlib.contextmanager
@@ -197,15 +180,40 @@ def _is_ours(lock: BinaryIO) -> bool:
     return False
 
 
+def _parts(descriptor: int) -> Iterator[tuple[int, bytes]]:
+    """Yield place and content of what in a file is not all zeros, in pieces of whole pages."""
+    for start, end in _extents(descriptor):
+        for place in range(start, end, _CHUNK):
+            data = os.pread(descriptor, min(_CHUNK, end - place), place)
+            for first, last in _runs(data):
+                yield place + first, data[first:last]
+
+
+def _runs(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield beginning and end of each run of pages that are not all zeros."""
+    begin = None
+    for place in range(0, len(data), _PAGE):
+        zero = data.startswith(_ZEROS, place)
+        if begin is None and not zero:
+            begin = place
+        elif begin is not None and zero:
+            yield begin, place
+            begin = None
+    if begin is not None:
+        yield begin, len(data)
+
+
 def _extents(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Yield place and length of what a sparse file holds (lseek(2), SEEK_DATA)."""
+    """Yield beginning and end of what a sparse file holds (lseek(2), SEEK_DATA)."""
     end = 0
     size = os.fstat(descriptor).st_size
     while end < size:
         try:
             start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError:
-            # ENXIO: nothing but a hole is left.
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            # Nothing but a hole is left.
             return
         end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end - start
+        yield start, end
