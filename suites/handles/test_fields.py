@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Forged handles: every field must fit the namespace, or name it alone (nsfs_fh_to_dentry()).
+
+The errors of nsfs itself all come out as ESTALE (do_handle_to_path() in fs/fhandle.c).
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from errno import EINVAL, ESTALE
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from nslib import (
+    BEYOND_ALL_IDS,
+    FILEID_NSFS,
+    NEVER_AN_ID,
+    NS,
+    Held,
+    NsHandle,
+    encode_handle,
+    hold,
+    holding,
+    id_behind,
+    open_handle,
+    open_id,
+    opening_errno,
+    release,
+    type_of,
+    wait_until,
+)
+
+pytestmark = pytest.mark.needs("nsfs_handles")
+
+# Flags of open_by_handle_at(2) in handle_type (include/linux/exportfs.h).
+FILEID_IS_CONNECTABLE = 0x10000
+FILEID_IS_DIR = 0x20000
+FILEID_UNKNOWN_FLAG = 0x40000
+
+
+@pytest.mark.needs("id_handles")
+@pytest.mark.behaviour("NFH-11")
+def test_id_alone_opens(of_every_type: dict[NS, Held]) -> None:
+    for kind, held in of_every_type.items():
+        fd = open_id(held.id)
+        assert type_of(fd) == kind
+        assert os.fstat(fd).st_ino == os.fstat(held.fd).st_ino
+        assert id_behind(fd) == held.id
+
+
+@pytest.mark.behaviour("NFH-12")
+def test_type_and_inode_number_come_together(handles: dict[NS, NsHandle]) -> None:
+    for kind, handle in handles.items():
+        assert opening_errno(handle) == 0, kind.name
+        assert opening_errno(replace(handle, ns_inum=0)) == ESTALE, kind.name
+        assert opening_errno(replace(handle, ns_type=0)) == ESTALE, kind.name
+
+
+@pytest.mark.behaviour("NFH-13")
+def test_other_type_does_not_fit(handles: dict[NS, NsHandle]) -> None:
+    for kind, handle in handles.items():
+        for other in set(NS) - {kind}:
+            assert opening_errno(replace(handle, ns_type=other)) == ESTALE, (kind, other)
+
+
+@pytest.mark.behaviour("NFH-13")
+@pytest.mark.parametrize("extra", [1, 0x100, 0x80000000, NS.NET, NS.ALL & ~NS.UTS], ids=hex)
+def test_type_is_one_and_known(handle: NsHandle, extra: int) -> None:
+    assert opening_errno(replace(handle, ns_type=handle.ns_type | extra)) == ESTALE
+    assert opening_errno(replace(handle, ns_type=extra)) == ESTALE
+
+
+@pytest.mark.behaviour("NFH-14")
+def test_inode_number_must_fit(handles: dict[NS, NsHandle]) -> None:
+    numbers = [handle.ns_inum for handle in handles.values()]
+    for kind, handle in handles.items():
+        wrong = {1, 2**32 - 1, handle.ns_inum ^ 1, handle.ns_inum + 1, *numbers} - {handle.ns_inum}
+        opens = [one for one in wrong if opening_errno(replace(handle, ns_inum=one)) != ESTALE]
+        assert opens == [], kind.name
+
+
+@pytest.mark.behaviour("NFH-15")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        0,
+        pytest.param(NEVER_AN_ID, marks=pytest.mark.needs("fixed_ids")),
+        BEYOND_ALL_IDS,
+        2**64 - 1,
+    ],
+    ids=hex,
+)
+def test_id_must_be_one(handle: NsHandle, wrong: int) -> None:
+    if wrong == NEVER_AN_ID and handle.ns_id < 2**32:
+        # Before ids had one counter, in Linux 6.18, some namespace may have this one.
+        assert handle.ns_id != NEVER_AN_ID
+    assert opening_errno(replace(handle, ns_id=wrong)) == ESTALE
+    assert opening_errno(NsHandle(wrong)) == ESTALE
+
+
+@pytest.mark.behaviour("NFH-15")
+def test_all_of_the_id_counts(handle: NsHandle) -> None:
+    for other in (handle.ns_id | 1 << 32, handle.ns_id | 1 << 63):
+        assert opening_errno(replace(handle, ns_id=other)) == ESTALE
+        assert opening_errno(NsHandle(other)) == ESTALE
+
+
+@pytest.mark.behaviour("NFH-16")
+def test_handles_of_two_namespaces_do_not_mix(handles: dict[NS, NsHandle]) -> None:
+    for one, other in pairwise(handles.values()):
+        assert opening_errno(replace(other, ns_id=one.ns_id)) == ESTALE
+
+
+@pytest.mark.behaviour("NFH-16")
+def test_inode_number_used_again_does_not_revive_a_handle(
+    observe: Callable[[str, object], None],
+) -> None:
+    with holding(NS.UTS) as [ended]:
+        stale = encode_handle(ended.fd).handle
+    successors: list[Held] = []
+    try:
+        while len(successors) < 30 and stale.ns_inum not in inode_numbers(successors):
+            successors.append(hold(NS.UTS))
+        observe("inode_number_used_again", stale.ns_inum in inode_numbers(successors))
+        for successor in successors:
+            forged = replace(stale, ns_inum=os.fstat(successor.fd).st_ino)
+            assert opening_errno(forged) == ESTALE
+        assert opening_errno(stale) == ESTALE
+        assert opening_errno(NsHandle(stale.ns_id)) == ESTALE
+    finally:
+        release(successors)
+
+
+def inode_numbers(held: list[Held]) -> set[int]:
+    """The inode numbers of namespaces."""
+    return {os.fstat(one.fd).st_ino for one in held}
+
+
+def is_stale(handle: NsHandle) -> bool:
+    """Whether a handle names nothing."""
+    return opening_errno(handle) == ESTALE
+
+
+@pytest.mark.behaviour("NFH-16")
+def test_handle_of_an_ended_namespace_is_stale(handles: dict[NS, NsHandle]) -> None:
+    with holding(*handles) as made:
+        ended = [encode_handle(one.fd).handle for one in made]
+        assert [opening_errno(one) for one in ended] == [0] * len(ended)
+    for one in ended:
+        # Without active references, in Linux 6.18, a namespace opens until its memory is freed.
+        wait_until(partial(is_stale, one), f"end of {one}")
+        assert opening_errno(NsHandle(one.ns_id)) == ESTALE
+
+
+@pytest.mark.behaviour("NFH-18")
+@pytest.mark.parametrize("wrong", [0, 1, FILEID_NSFS - 1, FILEID_NSFS + 1, 0xFF, 0x1F1], ids=hex)
+def test_other_handle_type_is_stale(handle: NsHandle, wrong: int) -> None:
+    assert opening_errno(replace(handle, handle_type=wrong)) == ESTALE
+
+
+@pytest.mark.behaviour("NFH-18")
+@pytest.mark.parametrize("flag", [FILEID_UNKNOWN_FLAG, 0x80000, 0x1000000, 0x40000000], ids=hex)
+def test_unknown_flag_in_handle_type_is_refused(handle: NsHandle, flag: int) -> None:
+    assert opening_errno(replace(handle, handle_type=FILEID_NSFS | flag)) == EINVAL
+
+
+@pytest.mark.behaviour("NFH-18")
+@pytest.mark.parametrize("wrong", [-1, FILEID_NSFS - 2**31], ids=hex)
+def test_negative_handle_type_is_refused(handle: NsHandle, wrong: int) -> None:
+    assert opening_errno(replace(handle, handle_type=wrong)) == EINVAL
+
+
+@pytest.mark.behaviour("NFH-19")
+@pytest.mark.parametrize("flag", [FILEID_IS_CONNECTABLE, FILEID_IS_DIR], ids=hex)
+def test_namespace_is_neither_connectable_nor_a_directory(handle: NsHandle, flag: int) -> None:
+    assert opening_errno(replace(handle, handle_type=FILEID_NSFS | flag)) == ESTALE
+    assert id_behind(open_handle(handle)) == handle.ns_id
