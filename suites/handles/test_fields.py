@@ -20,6 +20,7 @@ from nslib import (
     Held,
     NsHandle,
     encode_handle,
+    has_feature,
     hold,
     holding,
     id_behind,
@@ -65,10 +66,10 @@ def test_other_type_does_not_fit(handles: dict[NS, NsHandle]) -> None:
 
 
 @pytest.mark.behaviour("NFH-13")
-@pytest.mark.parametrize("extra", [1, 0x100, 0x80000000, NS.NET, NS.ALL & ~NS.UTS], ids=hex)
-def test_type_is_one_and_known(handle: NsHandle, extra: int) -> None:
-    assert opening_errno(replace(handle, ns_type=handle.ns_type | extra)) == ESTALE
-    assert opening_errno(replace(handle, ns_type=extra)) == ESTALE
+def test_type_is_one_and_known(handle: NsHandle) -> None:
+    for extra in (1, 0x100, 0x80000000, NS.NET, NS.ALL & ~NS.UTS):
+        assert opening_errno(replace(handle, ns_type=handle.ns_type | extra)) == ESTALE, hex(extra)
+        assert opening_errno(replace(handle, ns_type=extra)) == ESTALE, hex(extra)
 
 
 @pytest.mark.behaviour("NFH-14")
@@ -81,22 +82,14 @@ def test_inode_number_must_fit(handles: dict[NS, NsHandle]) -> None:
 
 
 @pytest.mark.behaviour("NFH-15")
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        0,
-        pytest.param(NEVER_AN_ID, marks=pytest.mark.needs("fixed_ids")),
-        BEYOND_ALL_IDS,
-        2**64 - 1,
-    ],
-    ids=hex,
-)
-def test_id_must_be_one(handle: NsHandle, wrong: int) -> None:
-    if wrong == NEVER_AN_ID and handle.ns_id < 2**32:
-        # Before ids had one counter, in Linux 6.18, some namespace may have this one.
-        assert handle.ns_id != NEVER_AN_ID
-    assert opening_errno(replace(handle, ns_id=wrong)) == ESTALE
-    assert opening_errno(NsHandle(wrong)) == ESTALE
+def test_number_that_is_no_id_does_not_open(handle: NsHandle) -> None:
+    for wrong in (0, BEYOND_ALL_IDS, 2**64 - 1):
+        assert opening_errno(replace(handle, ns_id=wrong)) == ESTALE, hex(wrong)
+        assert opening_errno(NsHandle(wrong)) == ESTALE, hex(wrong)
+    # Up to Linux 6.18 some namespace may have this id.
+    assert opening_errno(replace(handle, ns_id=NEVER_AN_ID)) == ESTALE
+    if has_feature("fixed_ids"):
+        assert opening_errno(NsHandle(NEVER_AN_ID)) == ESTALE
 
 
 @pytest.mark.behaviour("NFH-15")
@@ -147,32 +140,27 @@ def test_handle_of_an_ended_namespace_is_stale(handles: dict[NS, NsHandle]) -> N
     with holding(*handles) as made:
         ended = [encode_handle(one.fd).handle for one in made]
         assert [opening_errno(one) for one in ended] == [0] * len(ended)
-    for one in ended:
+    for one in reversed(ended):
         # Without active references, in Linux 6.18, a namespace opens until its memory is freed.
         wait_until(partial(is_stale, one), f"end of {one}")
         assert opening_errno(NsHandle(one.ns_id)) == ESTALE
 
 
 @pytest.mark.behaviour("NFH-18")
-@pytest.mark.parametrize("wrong", [0, 1, FILEID_NSFS - 1, FILEID_NSFS + 1, 0xFF, 0x1F1], ids=hex)
-def test_other_handle_type_is_stale(handle: NsHandle, wrong: int) -> None:
-    assert opening_errno(replace(handle, handle_type=wrong)) == ESTALE
+def test_other_handle_type_is_stale(handle: NsHandle) -> None:
+    for wrong in (0, 1, FILEID_NSFS - 1, FILEID_NSFS + 1, 0xFF, 0x1F1):
+        assert opening_errno(replace(handle, handle_type=wrong)) == ESTALE, hex(wrong)
 
 
 @pytest.mark.behaviour("NFH-18")
-@pytest.mark.parametrize("flag", [FILEID_UNKNOWN_FLAG, 0x80000, 0x1000000, 0x40000000], ids=hex)
-def test_unknown_flag_in_handle_type_is_refused(handle: NsHandle, flag: int) -> None:
-    assert opening_errno(replace(handle, handle_type=FILEID_NSFS | flag)) == EINVAL
-
-
-@pytest.mark.behaviour("NFH-18")
-@pytest.mark.parametrize("wrong", [-1, FILEID_NSFS - 2**31], ids=hex)
-def test_negative_handle_type_is_refused(handle: NsHandle, wrong: int) -> None:
-    assert opening_errno(replace(handle, handle_type=wrong)) == EINVAL
+def test_malformed_handle_type_is_refused(handle: NsHandle) -> None:
+    for flag in (FILEID_UNKNOWN_FLAG, 0x80000, 0x1000000, 0x40000000, -(2**31)):
+        assert opening_errno(replace(handle, handle_type=FILEID_NSFS | flag)) == EINVAL, hex(flag)
+    assert opening_errno(replace(handle, handle_type=-1)) == EINVAL
 
 
 @pytest.mark.behaviour("NFH-19")
-@pytest.mark.parametrize("flag", [FILEID_IS_CONNECTABLE, FILEID_IS_DIR], ids=hex)
-def test_namespace_is_neither_connectable_nor_a_directory(handle: NsHandle, flag: int) -> None:
-    assert opening_errno(replace(handle, handle_type=FILEID_NSFS | flag)) == ESTALE
+def test_namespace_is_neither_connectable_nor_a_directory(handle: NsHandle) -> None:
+    for flag in (FILEID_IS_CONNECTABLE, FILEID_IS_DIR):
+        assert opening_errno(replace(handle, handle_type=FILEID_NSFS | flag)) == ESTALE, hex(flag)
     assert id_behind(open_handle(handle)) == handle.ns_id

@@ -30,9 +30,9 @@ LONGER = (20, 24, 32, 36, 40, 44, 48, 64, 68, 96, MAX_HANDLE_SIZE)
 
 @needs_handles
 @pytest.mark.behaviour("NFH-20")
-@pytest.mark.parametrize("size", [0, MAX_HANDLE_SIZE + 1, 132, 2**31, 2**32 - 1])
-def test_size_out_of_range_is_refused(handle: NsHandle, size: int) -> None:
-    assert opening_errno(replace(handle, handle_bytes=size, tail=bytes(256))) == EINVAL
+def test_size_out_of_range_is_refused(handle: NsHandle) -> None:
+    for size in (0, MAX_HANDLE_SIZE + 1, 132, 2**31, 2**32 - 1):
+        assert opening_errno(replace(handle, handle_bytes=size, tail=bytes(256))) == EINVAL, size
 
 
 @needs_handles
@@ -44,10 +44,10 @@ def test_size_must_cover_what_the_kernel_knows(handle: NsHandle) -> None:
 
 @needs_handles
 @pytest.mark.behaviour("NFH-20")
-@pytest.mark.parametrize("tail", [bytes(3), b"\xff" * 3], ids=["zero", "ones"])
-def test_size_counts_in_words(handle: NsHandle, tail: bytes) -> None:
+def test_size_counts_in_words(handle: NsHandle) -> None:
     for size in range(HANDLE_SIZE, HANDLE_SIZE + 4):
-        assert opening_errno(replace(handle, handle_bytes=size, tail=tail)) == 0
+        for tail in (bytes(3), b"\xff" * 3):
+            assert opening_errno(replace(handle, handle_bytes=size, tail=tail)) == 0, size
 
 
 def tails(size: int) -> list[bytes]:
