@@ -4,7 +4,17 @@
 from collections.abc import Iterator
 
 import pytest
-from nslib import NS, Held, NsHandle, configured_types, encode_handle, hold_each, release
+from nslib import (
+    NS,
+    Held,
+    NsHandle,
+    configured_types,
+    encode_handle,
+    hold_each,
+    ns_link,
+    opened,
+    release,
+)
 
 
 @pytest.fixture
@@ -17,9 +27,19 @@ def of_every_type() -> Iterator[dict[NS, Held]]:
 
 
 @pytest.fixture
-def handles(of_every_type: dict[NS, Held]) -> dict[NS, NsHandle]:
+def new_handles(of_every_type: dict[NS, Held]) -> dict[NS, NsHandle]:
     """Their handles."""
     return {kind: encode_handle(held.fd).handle for kind, held in of_every_type.items()}
+
+
+@pytest.fixture
+def own_handles() -> dict[NS, NsHandle]:
+    """The handles of the namespaces that the test is in: as good as any for forging, and cheap."""
+    handles = {}
+    for kind in configured_types():
+        with opened(ns_link(kind)) as fd:
+            handles[kind] = encode_handle(fd).handle
+    return handles
 
 
 @pytest.fixture

@@ -51,16 +51,16 @@ def test_id_alone_opens(of_every_type: dict[NS, Held]) -> None:
 
 
 @pytest.mark.behaviour("NFH-12")
-def test_type_and_inode_number_come_together(handles: dict[NS, NsHandle]) -> None:
-    for kind, handle in handles.items():
+def test_type_and_inode_number_come_together(own_handles: dict[NS, NsHandle]) -> None:
+    for kind, handle in own_handles.items():
         assert opening_errno(handle) == 0, kind.name
         assert opening_errno(replace(handle, ns_inum=0)) == ESTALE, kind.name
         assert opening_errno(replace(handle, ns_type=0)) == ESTALE, kind.name
 
 
 @pytest.mark.behaviour("NFH-13")
-def test_other_type_does_not_fit(handles: dict[NS, NsHandle]) -> None:
-    for kind, handle in handles.items():
+def test_other_type_does_not_fit(own_handles: dict[NS, NsHandle]) -> None:
+    for kind, handle in own_handles.items():
         for other in set(NS) - {kind}:
             assert opening_errno(replace(handle, ns_type=other)) == ESTALE, (kind, other)
 
@@ -73,9 +73,9 @@ def test_type_is_one_and_known(handle: NsHandle) -> None:
 
 
 @pytest.mark.behaviour("NFH-14")
-def test_inode_number_must_fit(handles: dict[NS, NsHandle]) -> None:
-    numbers = [handle.ns_inum for handle in handles.values()]
-    for kind, handle in handles.items():
+def test_inode_number_must_fit(own_handles: dict[NS, NsHandle]) -> None:
+    numbers = [handle.ns_inum for handle in own_handles.values()]
+    for kind, handle in own_handles.items():
         wrong = {1, 2**32 - 1, handle.ns_inum ^ 1, handle.ns_inum + 1, *numbers} - {handle.ns_inum}
         opens = [one for one in wrong if opening_errno(replace(handle, ns_inum=one)) != ESTALE]
         assert opens == [], kind.name
@@ -100,8 +100,8 @@ def test_all_of_the_id_counts(handle: NsHandle) -> None:
 
 
 @pytest.mark.behaviour("NFH-16")
-def test_handles_of_two_namespaces_do_not_mix(handles: dict[NS, NsHandle]) -> None:
-    for one, other in pairwise(handles.values()):
+def test_handles_of_two_namespaces_do_not_mix(own_handles: dict[NS, NsHandle]) -> None:
+    for one, other in pairwise(own_handles.values()):
         assert opening_errno(replace(other, ns_id=one.ns_id)) == ESTALE
 
 
@@ -136,8 +136,8 @@ def is_stale(handle: NsHandle) -> bool:
 
 
 @pytest.mark.behaviour("NFH-16")
-def test_handle_of_an_ended_namespace_is_stale(handles: dict[NS, NsHandle]) -> None:
-    with holding(*handles) as made:
+def test_handle_of_an_ended_namespace_is_stale(own_handles: dict[NS, NsHandle]) -> None:
+    with holding(*own_handles) as made:
         ended = [encode_handle(one.fd).handle for one in made]
         assert [opening_errno(one) for one in ended] == [0] * len(ended)
     for one in reversed(ended):

@@ -33,10 +33,10 @@ def test_any_nsfs_fd_stands_for_the_file_system(handle: NsHandle) -> None:
 
 @pytest.mark.behaviour("NFH-08")
 def test_namespace_serves_to_open_itself(
-    of_every_type: dict[NS, Held], handles: dict[NS, NsHandle]
+    of_every_type: dict[NS, Held], new_handles: dict[NS, NsHandle]
 ) -> None:
     for kind, held in of_every_type.items():
-        assert id_behind(open_handle(handles[kind], held.fd)) == held.id, kind.name
+        assert id_behind(open_handle(new_handles[kind], held.fd)) == held.id, kind.name
 
 
 @pytest.mark.behaviour("NFH-09")

@@ -70,12 +70,12 @@ def zero_words_as_bytes(handle: NsHandle) -> bool:
 @needs_handles
 @pytest.mark.behaviour("NFH-21")
 def test_longer_handle_opens_by_its_tail(
-    handles: dict[NS, NsHandle], observe: Callable[[str, object], None]
+    own_handles: dict[NS, NsHandle], observe: Callable[[str, object], None]
 ) -> None:
     """No kernel with the rule that is meant has been released, so the other is accepted too."""
     forged = [
         replace(handle, handle_bytes=size, tail=tail)
-        for handle in handles.values()
+        for handle in own_handles.values()
         for size in LONGER
         for tail in tails(size)
     ]
