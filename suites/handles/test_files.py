@@ -21,7 +21,7 @@ from nslib import (
     errno_of,
     file_system_of,
     has_feature,
-    hold,
+    hold_fd,
     id_behind,
     id_of,
     mmap_file,
@@ -150,5 +150,5 @@ def test_fd_reads_as_type_and_inode_number() -> None:
 @pytest.mark.behaviour("NFH-40")
 @pytest.mark.parametrize("kind", [NS.PID, NS.TIME], ids=lambda kind: kind.link)
 def test_namespace_of_children_reads_as_its_type(kind: NS) -> None:
-    with owned(hold(kind).fd) as fd:
+    with owned(hold_fd(kind)) as fd:
         assert os.readlink(f"/proc/self/fd/{fd}") == f"{kind.link}:[{os.fstat(fd).st_ino}]"

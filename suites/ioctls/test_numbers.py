@@ -96,14 +96,14 @@ def test_size_must_fit(room: Room) -> None:
                 assert errno_of(ioctl, fd, other, room.start) == ENOTTY, hex(other)
 
 
-@pytest.mark.needs("pidfd_ioctls")
+@pytest.mark.needs("pidfd_ioctls", "nsid")
 @pytest.mark.behaviour("IOC-23")
 def test_pidfd_knows_no_ioctl_of_a_namespace(pidfd: int, room: Room) -> None:
     for request in KNOWN:
         assert errno_of(ioctl, pidfd, request, room.start) == ENOTTY, hex(request)
 
 
-@pytest.mark.needs("pidfd_ioctls")
+@pytest.mark.needs("nsid")
 @pytest.mark.behaviour("IOC-23")
 def test_namespace_knows_no_ioctl_of_a_pidfd() -> None:
     for kind in configured_types():

@@ -108,10 +108,6 @@ def test_parent_of_a_user_namespace_is_where_it_was_made() -> None:
             assert inode_of_parent(fd) == inode_of(NS.USER, outer.pid)
         with opened(ns_link(NS.USER, outer.pid)) as fd:
             assert inode_of_parent(fd) == inode_of(NS.USER)
-
-
-@pytest.mark.behaviour("IOC-04")
-def test_initial_user_namespace_has_no_parent() -> None:
     with opened(ns_link(NS.USER)) as fd:
         assert errno_of(open_parent, fd) == EPERM
 
