@@ -6,6 +6,7 @@ The latter takes CAP_SYS_ADMIN over the initial user namespace, from the initial
 """
 
 import os
+import threading
 from collections.abc import Iterable
 from errno import ESTALE
 
@@ -77,6 +78,31 @@ def test_unprivileged_user_opens_its_own(kinds: NS, new_handles: dict[NS, NsHand
         assert task.call(own_files_reopened) == []
         assert errnos(new_handles) == all_open(new_handles)
         assert task.call(errnos, new_handles) == all_stale(new_handles)
+
+
+def opened_by_new_thread(handles: dict[NS, NsHandle]) -> list[int]:
+    """With which errnos a new thread in a uts namespace of its own opens: the handle of that, that
+    of the other threads, and that of a namespace that it shares with them."""
+    found: list[int] = []
+
+    def run() -> None:
+        unshare(NS.UTS)
+        own = handles_of("thread-self")[NS.UTS]
+        found.extend(opening_errno(one) for one in (own, handles[NS.UTS], handles[NS.MNT]))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return found
+
+
+@pytest.mark.needs("user_ns", "uts_ns")
+@pytest.mark.behaviour("NFH-07")
+def test_thread_opens_its_own_and_not_that_of_others() -> None:
+    shared = handles_of()
+    with Task(NS.USER) as task:
+        assert task.call(opened_by_new_thread, shared) == [0, ESTALE, 0]
+        assert task.call(opening_errno, shared[NS.UTS]) == 0
 
 
 @pytest.mark.behaviour("NFH-07")

@@ -94,6 +94,10 @@ def test_size_must_fit(room: Room) -> None:
             for size in {0, 1, 4, 8, 16} - {(request & SIZE_MASK) >> SIZE_SHIFT}:
                 other = request & ~SIZE_MASK | size << SIZE_SHIFT
                 assert errno_of(ioctl, fd, other, room.start) == ENOTTY, hex(other)
+        for request in extensible:
+            for size in (0, 8, 15):
+                other = request & ~SIZE_MASK | size << SIZE_SHIFT
+                assert errno_of(ioctl, fd, other, room.start) == ENOTTY, hex(other)
 
 
 @pytest.mark.needs("pidfd_ioctls", "nsid")
