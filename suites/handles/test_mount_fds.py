@@ -10,7 +10,6 @@ from nslib import (
     FD_NSFS_ROOT,
     FD_PIDFS_ROOT,
     NS,
-    Held,
     NsHandle,
     configured_types,
     id_behind,
@@ -29,14 +28,6 @@ def test_any_nsfs_fd_stands_for_the_file_system(handle: NsHandle) -> None:
     for kind in configured_types():
         with opened(ns_link(kind)) as mount_fd:
             assert id_behind(open_handle(handle, mount_fd)) == handle.ns_id, kind.name
-
-
-@pytest.mark.behaviour("NFH-08")
-def test_namespace_serves_to_open_itself(
-    of_every_type: dict[NS, Held], new_handles: dict[NS, NsHandle]
-) -> None:
-    for kind, held in of_every_type.items():
-        assert id_behind(open_handle(new_handles[kind], held.fd)) == held.id, kind.name
 
 
 @pytest.mark.behaviour("NFH-09")
