@@ -15,7 +15,16 @@ from .handles import NsHandle, encode_handle, open_handle
 from .ids import opened, owned
 from .ioctls import NS_GET_ID, NS_GET_MNTNS_ID, NS_GET_PID_IN_PIDNS, NS_MNT_GET_INFO, PidfdGet
 from .namespaces import NS, ns_link
-from .syscalls import errno_of, ioctl, listns_raw
+from .syscalls import (
+    AT_EMPTY_PATH,
+    OPEN_TREE_CLONE,
+    detached_mount,
+    errno_of,
+    ioctl,
+    listns_raw,
+    move_mount,
+    open_tree,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,21 @@ def _has_pidfd_ioctls() -> bool:
         return True
 
 
+def _has_detached_trees() -> bool:
+    """Whether a mount can be attached to one that is attached nowhere itself."""
+    try:
+        with owned(detached_mount()) as tree:
+            os.close(os.open("file", os.O_CREAT | os.O_RDONLY, dir_fd=tree))
+            with (
+                opened("/proc/version") as file,
+                owned(open_tree(file, "", OPEN_TREE_CLONE | AT_EMPTY_PATH)) as mounted,
+            ):
+                move_mount(mounted, tree, "file")
+                return True
+    except OSError:  # EINVAL, or EPERM for who is not root
+        return False
+
+
 def _allows_unprivileged_userns() -> bool:
     """The limit of the user namespace, Debian's switch, Ubuntu's AppArmor restriction."""
     return (
@@ -109,6 +133,7 @@ FEATURES = {
     "mntns_id": Feature(lambda: _has_ioctl(NS.MNT, NS_GET_MNTNS_ID), "6.11"),
     "pid_translation": Feature(_has_pid_translation, "6.11"),
     "pidfd_ioctls": Feature(_has_pidfd_ioctls, "6.11"),
+    "detached_trees": Feature(_has_detached_trees, "6.15"),
     "unprivileged_userns": Feature(_allows_unprivileged_userns, "3.8, unless switched off"),
     **{
         f"{kind.link}_ns": Feature(ns_link(kind, "self").exists, f"{since}, if configured")

@@ -13,6 +13,7 @@ from .memory import peek
 from .syscalls import (
     AT_EMPTY_PATH,
     FD_NSFS_ROOT,
+    errno_of,
     name_to_handle_at,
     open_by_handle_at,
 )
@@ -79,3 +80,10 @@ def open_handle(
 def open_id(ns_id: int) -> int:
     """A new fd of the active namespace with this id, by a handle that holds nothing else."""
     return open_handle(NsHandle(ns_id))
+
+
+def opening_errno(
+    handle: NsHandle, mount_fd: int = FD_NSFS_ROOT, flags: int = os.O_RDONLY | os.O_CLOEXEC
+) -> int:
+    """The errno with which open_handle() fails, 0 if it succeeds; the new fd is closed."""
+    return errno_of(lambda: os.close(open_handle(handle, mount_fd, flags)))

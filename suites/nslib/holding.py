@@ -37,6 +37,11 @@ def hold(kind: NS) -> Held:
     return Held(id_of(fd), fd)
 
 
+def hold_fd(kind: NS) -> int:
+    """As hold() of any type but USER, on kernels without NS_GET_ID too: the fd alone."""
+    return _new_ns(kind)
+
+
 def hold_each(kinds: Iterable[NS]) -> list[Held]:
     """Make one namespace of each type in turn, see hold(); their ids ascend."""
     return [hold(kind) for kind in kinds]

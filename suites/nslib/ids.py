@@ -46,6 +46,21 @@ def id_behind(fd: int) -> int:
         os.close(fd)
 
 
+def inode_of(name: str | NS, pid: int | str = "thread-self") -> int:
+    """Inode number of a namespace of the calling thread, or of the task `pid`; unlike an id it
+    can be had from every kernel, and tells namespaces apart that exist at the same time."""
+    link = name.link if isinstance(name, NS) else name
+    return os.stat(f"/proc/{pid}/ns/{link}").st_ino
+
+
+def inode_behind(fd: int) -> int:
+    """Inode number of the namespace of a new `fd`, which is closed."""
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
 def type_of(fd: int) -> NS:
     """The type of the namespace `fd` (NS_GET_NSTYPE)."""
     return NS(ioctl(fd, NS_GET_NSTYPE))

@@ -21,11 +21,13 @@ _libc_locked.syscall.restype = ctypes.c_long
 _libc.mmap.restype = ctypes.c_void_p
 
 SYS_OPEN_TREE = 428  # the same on every architecture but alpha (arch/*/syscall.tbl)
+SYS_MOVE_MOUNT = 429
 SYS_FSOPEN = 430
 SYS_FSCONFIG = 431
 SYS_FSMOUNT = 432
 SYS_CLONE3 = 435
 SYS_CLOSE_RANGE = 436
+SYS_LISTMOUNT = 458
 SYS_LISTNS = 470
 
 AT_FDCWD = -100  # include/uapi/linux/fcntl.h, as all of this block
@@ -43,6 +45,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 2
 OPEN_TREE_CLONE = 1
+MOVE_MOUNT_F_EMPTY_PATH = 4
 FSCONFIG_CMD_CREATE = 6
 
 
@@ -167,6 +170,20 @@ def open_tree(dirfd: int, path: str, flags: int) -> int:
     return syscall(SYS_OPEN_TREE, dirfd, ctypes.addressof(name), flags)
 
 
+def move_mount(detached: int, dirfd: int, path: str) -> None:
+    """move_mount(2): attach the detached mount `detached` at a path relative to `dirfd`."""
+    source = ctypes.create_string_buffer(b"")
+    target = ctypes.create_string_buffer(os.fsencode(path))
+    addresses = ctypes.addressof(source), ctypes.addressof(target)
+    syscall(SYS_MOVE_MOUNT, detached, addresses[0], dirfd, addresses[1], MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def listmount(request: int, ids: int, nr: int) -> int:
+    """listmount(2): write ids of mounts to the address `ids`, up to `nr` of them, as the struct
+    mnt_id_req at address `request` asks; returns how many."""
+    return syscall(SYS_LISTMOUNT, request, ids, nr, 0)
+
+
 def detached_mount(filesystem: str = "tmpfs") -> int:
     """fsopen(2), fsconfig(2), fsmount(2): an fd of a new mount that is attached nowhere."""
     name = ctypes.create_string_buffer(os.fsencode(filesystem))
@@ -185,6 +202,20 @@ def mmap_anonymous(length: int) -> int:
         None, ctypes.c_size_t(length), read_write, private_anonymous, -1, ctypes.c_long(0)
     )
     return _checked(-1 if address == ctypes.c_void_p(-1).value else address)
+
+
+def mmap_file(fd: int, length: int) -> int:
+    """mmap(2) of the start of a file, private and readable; returns its address."""
+    read, private = 0x1, 0x2  # include/uapi/asm-generic/mman-common.h
+    address: int = _libc.mmap(None, ctypes.c_size_t(length), read, private, fd, ctypes.c_long(0))
+    return _checked(-1 if address == ctypes.c_void_p(-1).value else address)
+
+
+def file_system_of(fd: int) -> int:
+    """fstatfs(2): the magic number of the file system (f_type, include/uapi/linux/magic.h)."""
+    statfs = (ctypes.c_ulong * 32)()  # f_type is its first word
+    _checked(_libc.fstatfs(ctypes.c_int(fd), statfs))
+    return statfs[0]
 
 
 def mprotect(address: int, length: int, protection: int) -> None:
