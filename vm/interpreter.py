@@ -25,11 +25,12 @@ from vm.facade import on_demand
 # Where pytest and what else is not of the standard library lies in the guest.
 GUEST_PACKAGES = "nsconform/lib"
 
-# What the guest has no use for: GUI, package installers, other people's tests, and what needs a
-# library of its own.
+# What the guest has no use for: GUI, web, package installers, other people's tests, and what needs
+# a library of its own.
 _LEFT_OUT = frozenset(
-    "__pycache__ asyncio curses dbm distutils ensurepip idlelib lib2to3 msilib pydoc_data "
-    "site-packages sqlite3 test tests tkinter turtledemo venv wsgiref xml xmlrpc".split()
+    "__pycache__ asyncio curses dbm distutils ensurepip html http idlelib lib2to3 msilib "
+    "pydoc_data site-packages sqlite3 test tests tkinter turtledemo unittest venv wsgiref xml "
+    "xmlrpc".split()
 )
 _ENCODINGS = frozenset(
     "__init__ aliases ascii charmap hex_codec idna latin_1 raw_unicode_escape unicode_escape "

@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import mmap
 import os
 import sys
 import termios
@@ -13,6 +14,8 @@ from harness.guest import colours, mounts, unused
 SUITES = "/nsconform/suites"
 _CHANNEL = "/dev/ttyS1"
 _LIBC = ctypes.CDLL(None)
+# include/uapi/asm-generic/mman-common.h; Python names it from 3.13 on.
+_MAP_POPULATE = 0x8000
 # include/uapi/linux/reboot.h
 _RB_POWER_OFF = 0x4321FEDC
 
@@ -22,6 +25,7 @@ def main() -> None:
     try:
         lacking = mounts.mount_all()
         _adopt_console()
+        _overwrite_free_memory()
         if "nsconform.shell" in _command_line():
             _shell()
         else:
@@ -43,6 +47,20 @@ def _serve(lacking: list[str]) -> None:
     from harness.guest import agent
 
     agent.serve(_open_channel(), lacking, SUITES)
+
+
+def _overwrite_free_memory() -> None:
+    """Have a process of its own, on another CPU if there is one, get free memory zeroed.
+
+    What the boot has left there, above all the image that was unpacked, would make every snapshot
+    of this guest a tenth larger.
+    """
+    if os.fork() == 0:
+        with open("/proc/meminfo") as file:
+            free = next(int(line.split()[1]) for line in file if line.startswith("MemFree:"))
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_POPULATE
+        mmap.mmap(-1, free * 1024 // 4, flags=flags)
+        os._exit(0)
 
 
 def _keep_forks_cheap() -> None:
