@@ -14,8 +14,9 @@ from .caps import (
     permitted_caps,
     set_effective_caps,
 )
+from .childns import children_in, children_in_new_pid_ns, ns_name
 from .features import FEATURES, configured_types, has_feature, probe_all
-from .forking import CLONE_PIDFD, CloneArgs, fork_into, fork_with, pid_in_proc
+from .forking import CLONE_PIDFD, CloneArgs, fork_into, fork_with, pid_in_proc, pids_by_level
 from .handles import (
     FILEID_NSFS,
     HANDLE_SIZE,
@@ -106,6 +107,15 @@ from .namespaces import (
 from .oracle import active_ids
 from .pins import PINNABLE, pinned
 from .serving import RemoteError
+from .sleeping import (
+    CLONE_PARENT,
+    Sleeper,
+    clone_sleeper,
+    sleeper_errno,
+    sleeper_in,
+    sleepers,
+    start_sleeper,
+)
 from .syscalls import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -139,6 +149,7 @@ __all__ = [
     "AT_FDCWD",
     "AT_SYMLINK_FOLLOW",
     "BEYOND_ALL_IDS",
+    "CLONE_PARENT",
     "CLONE_PIDFD",
     "FD_NSFS_ROOT",
     "FD_PIDFS_ROOT",
@@ -189,11 +200,15 @@ __all__ = [
     "PidfdGet",
     "RemoteError",
     "Room",
+    "Sleeper",
     "Task",
     "TaskEndedError",
     "TaskStuckError",
     "active_ids",
     "become",
+    "children_in",
+    "children_in_new_pid_ns",
+    "clone_sleeper",
     "configured_types",
     "current_ids",
     "detached_mount",
@@ -226,6 +241,7 @@ __all__ = [
     "name_to_handle_at",
     "ns_id",
     "ns_link",
+    "ns_name",
     "open_by_handle_at",
     "open_handle",
     "open_id",
@@ -242,6 +258,7 @@ __all__ = [
     "peek",
     "permitted_caps",
     "pid_in_proc",
+    "pids_by_level",
     "pinned",
     "poke",
     "prctl",
@@ -252,6 +269,10 @@ __all__ = [
     "sees_only_its_own",
     "set_effective_caps",
     "setns",
+    "sleeper_errno",
+    "sleeper_in",
+    "sleepers",
+    "start_sleeper",
     "syscall",
     "type_of",
     "umount",

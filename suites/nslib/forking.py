@@ -75,6 +75,15 @@ def pid_in_proc(pidfd: int) -> int:
     raise ValueError(f"fd {pidfd} is not a pidfd")
 
 
+def pids_by_level(pid: int | str = "self") -> list[int]:
+    """Pids of a process in the pid namespace of the mounted /proc and in each one below it down to
+    its own (NSpid, proc_pid_status(5)); `pid` is that in /proc."""
+    for line in Path("/proc", str(pid), "status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return [int(number) for number in line.split()[1:]]
+    raise ValueError(f"process {pid} is gone, or the kernel has no pid namespaces")
+
+
 def end_child(pidfd: int) -> None:
     """Kill the child behind `pidfd`, reap it, and close the pidfd."""
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)

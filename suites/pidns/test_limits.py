@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Limits on the number of namespaces: /proc/sys/user/max_*_namespaces (namespaces(7))."""
+
+from errno import EACCES, EINVAL, ENOSPC
+from pathlib import Path
+
+import pytest
+from nslib import (
+    NS,
+    Cap,
+    Sleeper,
+    Task,
+    configured_types,
+    errno_of,
+    set_effective_caps,
+    sleeper_errno,
+    sleeper_in,
+    wait_until,
+)
+
+pytestmark = pytest.mark.needs("pid_ns", "user_ns")
+
+_INT_MAX = 2**31 - 1
+
+
+def _limit(kind: NS) -> Path:
+    return Path(f"/proc/sys/user/max_{kind.link}_namespaces")
+
+
+def _set_limit(count: int | str, kind: NS = NS.PID) -> None:
+    _limit(kind).write_text(str(count))
+
+
+def _get_limit(kind: NS = NS.PID) -> int:
+    return int(_limit(kind).read_text())
+
+
+@pytest.mark.behaviour("PNS-08")
+def test_limit_counts_each_namespace_until_it_has_gone() -> None:
+    kinds = configured_types()
+    with Task(NS.USER) as task:
+        seen = task.call(_use_up_each, kinds)
+    assert seen == {kind: [ENOSPC, ENOSPC, ENOSPC] for kind in kinds}
+
+
+def _use_up_each(kinds: list[NS]) -> dict[NS, list[int]]:
+    return {kind: _use_up(kind) for kind in kinds}
+
+
+def _use_up(kind: NS) -> list[int]:
+    """Errnos of making one more than two, the limit: twice, and once more after one of the two
+    was replaced."""
+    _set_limit(2, kind)
+    with Sleeper(kind):
+        with Sleeper(kind):
+            seen = [sleeper_errno(kind), sleeper_errno(kind)]
+        # It counts until its memory is freed, which a worker of the kernel does for most types.
+        with _sleeper_when_there_is_room(kind):
+            seen.append(sleeper_errno(kind))
+    return seen
+
+
+def _sleeper_when_there_is_room(kind: NS) -> Sleeper:
+    made: list[Sleeper] = []
+
+    def attempt() -> bool:
+        try:
+            made.append(Sleeper(kind))
+        except OSError as error:
+            if error.errno != ENOSPC:
+                raise
+        return bool(made)
+
+    wait_until(attempt, f"room for another {kind.link} namespace")
+    return made[0]
+
+
+@pytest.mark.behaviour("PNS-08")
+def test_limit_of_zero_forbids_all() -> None:
+    with Task(NS.USER) as task:
+        task.call(_set_limit, 0)
+        assert task.call(sleeper_errno, NS.PID) == ENOSPC
+        assert task.call(sleeper_errno) == 0
+        task.call(_set_limit, 1)
+        assert task.call(sleeper_errno, NS.PID) == 0
+
+
+@pytest.mark.behaviour("PNS-09")
+def test_limit_of_an_ancestor_applies_too() -> None:
+    with Task(NS.USER) as outer, outer.spawn(NS.USER | NS.PID) as inner:
+        outer.call(_set_limit, 2)  # the one of `inner`, and another
+        inner.call(_set_limit, 3)
+        assert inner.call(_get_limit) == 3
+        inner.call(sleeper_in, NS.PID)
+        assert outer.call(sleeper_errno, NS.PID) == ENOSPC
+        # What fails above must not count below.
+        assert [inner.call(sleeper_errno, NS.PID) for _ in range(3)] == [ENOSPC] * 3
+        outer.call(_set_limit, 9)
+        inner.call(sleeper_in, NS.PID)
+        assert inner.call(sleeper_errno, NS.PID) == ENOSPC
+        assert outer.call(sleeper_errno, NS.PID) == 0
+
+
+@pytest.mark.behaviour("PNS-10")
+def test_limit_needs_sys_resource() -> None:
+    with Task(NS.USER) as task:
+        before = task.call(_get_limit)
+        task.call(set_effective_caps, Cap.ALL & ~Cap.SYS_RESOURCE)
+        assert task.call(errno_of, _set_limit, 7) == EACCES
+        assert task.call(_get_limit) == before
+        task.call(set_effective_caps, Cap.SYS_RESOURCE)
+        task.call(_set_limit, 7)
+        assert task.call(_get_limit) == 7
+
+
+@pytest.mark.behaviour("PNS-10")
+def test_limits_of_a_user_namespace_are_its_own() -> None:
+    here = _get_limit()
+    with Task(NS.USER) as task, Task(NS.USER) as other:
+        before = other.call(_get_limit)
+        task.call(_set_limit, 7)
+        assert other.call(_get_limit) == before
+    assert _get_limit() == here
+
+
+@pytest.mark.behaviour("PNS-10")
+def test_limit_is_a_non_negative_int() -> None:
+    with Task(NS.USER) as task:
+        for value in (_INT_MAX, 0, 7):
+            task.call(_set_limit, value)
+            assert task.call(_get_limit) == value
+        for wrong in (-1, _INT_MAX + 1, 2**63, "many"):
+            assert task.call(errno_of, _set_limit, wrong) == EINVAL
+            assert task.call(_get_limit) == 7
