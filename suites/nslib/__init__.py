@@ -16,7 +16,16 @@ from .caps import (
 )
 from .childns import children_in, children_in_new_pid_ns, ns_name
 from .features import FEATURES, configured_types, has_feature, probe_all
-from .forking import CLONE_PIDFD, CloneArgs, fork_into, fork_with, pid_in_proc, pids_by_level
+from .forking import (
+    CLONE_PIDFD,
+    CloneArgs,
+    fork_into,
+    fork_with,
+    parent_of,
+    pid_in_proc,
+    pids_by_level,
+    status_of,
+)
 from .handles import (
     FILEID_NSFS,
     HANDLE_SIZE,
@@ -141,6 +150,7 @@ from .syscalls import (
     umount,
     unshare,
 )
+from .sysctls import get_sysctl, open_sysctl, set_sysctl
 from .tasks import ExitStatus, Task, TaskEndedError, TaskStuckError
 from .waiting import scaled, wait_until
 
@@ -217,6 +227,7 @@ __all__ = [
     "errno_of",
     "fork_into",
     "fork_with",
+    "get_sysctl",
     "guarded_room",
     "has_feature",
     "hold",
@@ -250,11 +261,13 @@ __all__ = [
     "open_of_socket",
     "open_owner",
     "open_parent",
+    "open_sysctl",
     "open_tree",
     "opened",
     "own_ids",
     "owned",
     "owner_id_of",
+    "parent_of",
     "peek",
     "permitted_caps",
     "pid_in_proc",
@@ -268,11 +281,13 @@ __all__ = [
     "scaled",
     "sees_only_its_own",
     "set_effective_caps",
+    "set_sysctl",
     "setns",
     "sleeper_errno",
     "sleeper_in",
     "sleepers",
     "start_sleeper",
+    "status_of",
     "syscall",
     "type_of",
     "umount",

@@ -107,6 +107,9 @@ FEATURES = {
     "nsfs_handles": Feature(_has_handles, "6.18"),
     "mnt_ns_info": Feature(lambda: _has_ioctl(NS.MNT, NS_MNT_GET_INFO), "6.12"),
     "mntns_id": Feature(lambda: _has_ioctl(NS.MNT, NS_GET_MNTNS_ID), "6.11"),
+    "ns_last_pid": Feature(
+        Path("/proc/sys/kernel/ns_last_pid").exists, "3.3, with CONFIG_CHECKPOINT_RESTORE"
+    ),
     "pid_translation": Feature(_has_pid_translation, "6.11"),
     "pidfd_ioctls": Feature(_has_pidfd_ioctls, "6.11"),
     "unprivileged_userns": Feature(_allows_unprivileged_userns, "3.8, unless switched off"),

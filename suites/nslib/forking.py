@@ -75,13 +75,21 @@ def pid_in_proc(pidfd: int) -> int:
     raise ValueError(f"fd {pidfd} is not a pidfd")
 
 
+def status_of(pid: int | str = "self") -> dict[str, str]:
+    """The fields of /proc/PID/status (proc_pid_status(5)) by their names."""
+    lines = Path("/proc", str(pid), "status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def pids_by_level(pid: int | str = "self") -> list[int]:
     """Pids of a process in the pid namespace of the mounted /proc and in each one below it down to
-    its own (NSpid, proc_pid_status(5)); `pid` is that in /proc."""
-    for line in Path("/proc", str(pid), "status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return [int(number) for number in line.split()[1:]]
-    raise ValueError(f"process {pid} is gone, or the kernel has no pid namespaces")
+    its own; `pid` is that in /proc."""
+    return [int(number) for number in status_of(pid)["NSpid"].split()]
+
+
+def parent_of(pid: int) -> int:
+    """Pid of a process' parent, both as in /proc; 0 if the parent is not in that namespace."""
+    return int(status_of(pid)["PPid"])
 
 
 def end_child(pidfd: int) -> None:

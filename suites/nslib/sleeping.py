@@ -16,12 +16,12 @@ from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
-from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc, pids_by_level
+from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc, pids_by_level, status_of
 from .memory import PAGE_SIZE, poke
 from .namespaces import NS
 from .syscalls import mmap_anonymous, mprotect
 from .tasks import ExitStatus, TaskStuckError
-from .waiting import scaled
+from .waiting import scaled, wait_until
 
 _CLONE_VM = 0x100  # include/uapi/linux/sched.h, as all of this block
 CLONE_PARENT = 0x8000
@@ -106,6 +106,11 @@ class Sleeper:
     def pids(self) -> list[int]:
         """Its pid in each pid namespace, from that of /proc to its own."""
         return pids_by_level(self.pid)
+
+    def settle(self) -> str:
+        """Wait until it does not run; returns its state then: S asleep, T stopped, Z zombie, or I
+        idle, which is how an init waits for the rest of its pid namespace (proc_pid_stat(5))."""
+        return wait_until(lambda: status_of(self.pid)["State"][0].strip("RD"), "pause")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send it a signal; returns at once."""

@@ -4,7 +4,6 @@
 import os
 from collections.abc import Iterator
 from errno import EEXIST, EINVAL, ENOMEM, ESTALE
-from pathlib import Path
 
 import pytest
 from nslib import (
@@ -20,6 +19,7 @@ from nslib import (
     open_id,
     open_ns,
     owned,
+    set_sysctl,
     sleeper_errno,
     unshare,
     wait_until,
@@ -82,13 +82,9 @@ _FORKS = 500
 @pytest.mark.needs("user_ns")
 def test_failing_forks_leak_no_namespace() -> None:
     with Task(NS.USER | NS.PID) as task:
-        task.call(_limit_pid_namespaces, 2)  # its own, and another
+        task.call(set_sysctl, "user/max_pid_namespaces", 2)  # its own, and another
         assert task.call(_fail_to_fork, _FORKS) == {ENOMEM}
         wait_until(lambda: task.call(sleeper_errno, NS.PID) == 0, "removal of the pid namespace")
-
-
-def _limit_pid_namespaces(count: int) -> None:
-    Path("/proc/sys/user/max_pid_namespaces").write_text(str(count))
 
 
 def _fail_to_fork(count: int) -> set[int]:

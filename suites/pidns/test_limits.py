@@ -2,7 +2,6 @@
 """Limits on the number of namespaces: /proc/sys/user/max_*_namespaces (namespaces(7))."""
 
 from errno import EACCES, EINVAL, ENOSPC
-from pathlib import Path
 
 import pytest
 from nslib import (
@@ -12,7 +11,9 @@ from nslib import (
     Task,
     configured_types,
     errno_of,
+    get_sysctl,
     set_effective_caps,
+    set_sysctl,
     sleeper_errno,
     sleeper_in,
     wait_until,
@@ -23,16 +24,11 @@ pytestmark = pytest.mark.needs("pid_ns", "user_ns")
 _INT_MAX = 2**31 - 1
 
 
-def _limit(kind: NS) -> Path:
-    return Path(f"/proc/sys/user/max_{kind.link}_namespaces")
+def _limit(kind: NS) -> str:
+    return f"user/max_{kind.link}_namespaces"
 
 
-def _set_limit(count: int | str, kind: NS = NS.PID) -> None:
-    _limit(kind).write_text(str(count))
-
-
-def _get_limit(kind: NS = NS.PID) -> int:
-    return int(_limit(kind).read_text())
+LIMIT = _limit(NS.PID)
 
 
 @pytest.mark.behaviour("PNS-08")
@@ -50,7 +46,7 @@ def _use_up_each(kinds: list[NS]) -> dict[NS, list[int]]:
 def _use_up(kind: NS) -> list[int]:
     """Errnos of making one more than two, the limit: twice, and once more after one of the two
     was replaced."""
-    _set_limit(2, kind)
+    set_sysctl(_limit(kind), 2)
     with Sleeper(kind):
         with Sleeper(kind):
             seen = [sleeper_errno(kind), sleeper_errno(kind)]
@@ -78,24 +74,24 @@ def _sleeper_when_there_is_room(kind: NS) -> Sleeper:
 @pytest.mark.behaviour("PNS-08")
 def test_limit_of_zero_forbids_all() -> None:
     with Task(NS.USER) as task:
-        task.call(_set_limit, 0)
+        task.call(set_sysctl, LIMIT, 0)
         assert task.call(sleeper_errno, NS.PID) == ENOSPC
         assert task.call(sleeper_errno) == 0
-        task.call(_set_limit, 1)
+        task.call(set_sysctl, LIMIT, 1)
         assert task.call(sleeper_errno, NS.PID) == 0
 
 
 @pytest.mark.behaviour("PNS-09")
 def test_limit_of_an_ancestor_applies_too() -> None:
     with Task(NS.USER) as outer, outer.spawn(NS.USER | NS.PID) as inner:
-        outer.call(_set_limit, 2)  # the one of `inner`, and another
-        inner.call(_set_limit, 3)
-        assert inner.call(_get_limit) == 3
+        outer.call(set_sysctl, LIMIT, 2)  # the one of `inner`, and another
+        inner.call(set_sysctl, LIMIT, 3)
+        assert inner.call(get_sysctl, LIMIT) == 3
         inner.call(sleeper_in, NS.PID)
         assert outer.call(sleeper_errno, NS.PID) == ENOSPC
         # What fails above must not count below.
         assert [inner.call(sleeper_errno, NS.PID) for _ in range(3)] == [ENOSPC] * 3
-        outer.call(_set_limit, 9)
+        outer.call(set_sysctl, LIMIT, 9)
         inner.call(sleeper_in, NS.PID)
         assert inner.call(sleeper_errno, NS.PID) == ENOSPC
         assert outer.call(sleeper_errno, NS.PID) == 0
@@ -104,31 +100,31 @@ def test_limit_of_an_ancestor_applies_too() -> None:
 @pytest.mark.behaviour("PNS-10")
 def test_limit_needs_sys_resource() -> None:
     with Task(NS.USER) as task:
-        before = task.call(_get_limit)
+        before = task.call(get_sysctl, LIMIT)
         task.call(set_effective_caps, Cap.ALL & ~Cap.SYS_RESOURCE)
-        assert task.call(errno_of, _set_limit, 7) == EACCES
-        assert task.call(_get_limit) == before
+        assert task.call(errno_of, set_sysctl, LIMIT, 7) == EACCES
+        assert task.call(get_sysctl, LIMIT) == before
         task.call(set_effective_caps, Cap.SYS_RESOURCE)
-        task.call(_set_limit, 7)
-        assert task.call(_get_limit) == 7
+        task.call(set_sysctl, LIMIT, 7)
+        assert task.call(get_sysctl, LIMIT) == 7
 
 
 @pytest.mark.behaviour("PNS-10")
 def test_limits_of_a_user_namespace_are_its_own() -> None:
-    here = _get_limit()
+    here = get_sysctl(LIMIT)
     with Task(NS.USER) as task, Task(NS.USER) as other:
-        before = other.call(_get_limit)
-        task.call(_set_limit, 7)
-        assert other.call(_get_limit) == before
-    assert _get_limit() == here
+        before = other.call(get_sysctl, LIMIT)
+        task.call(set_sysctl, LIMIT, 7)
+        assert other.call(get_sysctl, LIMIT) == before
+    assert get_sysctl(LIMIT) == here
 
 
 @pytest.mark.behaviour("PNS-10")
 def test_limit_is_a_non_negative_int() -> None:
     with Task(NS.USER) as task:
         for value in (_INT_MAX, 0, 7):
-            task.call(_set_limit, value)
-            assert task.call(_get_limit) == value
+            task.call(set_sysctl, LIMIT, value)
+            assert task.call(get_sysctl, LIMIT) == value
         for wrong in (-1, _INT_MAX + 1, 2**63, "many"):
-            assert task.call(errno_of, _set_limit, wrong) == EINVAL
-            assert task.call(_get_limit) == 7
+            assert task.call(errno_of, set_sysctl, LIMIT, wrong) == EINVAL
+            assert task.call(get_sysctl, LIMIT) == 7

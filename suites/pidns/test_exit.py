@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The end of init is the end of its pid namespace: it takes every member with it, and waits until
+nobody holds one of the namespace's pids any more (zap_pid_ns_processes())."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import ESRCH
+
+import pytest
+from nslib import (
+    NS,
+    ExitStatus,
+    Sleeper,
+    Task,
+    children_in,
+    errno_of,
+    open_ns,
+    owned,
+    pids_by_level,
+    sleepers,
+    start_sleeper,
+)
+
+pytestmark = pytest.mark.needs("pid_ns")
+
+_KILLED = ExitStatus(os.CLD_KILLED, signal.SIGKILL)
+
+
+@contextmanager
+def injected(init: Sleeper, count: int = 1) -> Iterator[list[Sleeper]]:
+    """Members of init's pid namespace whose parent is the test."""
+    with owned(open_ns(NS.PID, init.pid)) as fd:
+        with children_in(fd):
+            members = sleepers(count)
+            made = members.__enter__()
+        try:
+            yield made
+        finally:
+            members.__exit__(None, None, None)
+
+
+def assert_blocked(init: Sleeper) -> None:
+    """The killed init does not become a zombie."""
+    for _ in range(3):
+        assert init.settle() != "Z"
+        assert not init.ended(0.005)
+    assert os.waitid(os.P_PIDFD, init.pidfd, os.WEXITED | os.WNOHANG) is None
+
+
+@pytest.mark.behaviour("PNS-17")
+def test_end_of_init_kills_every_member() -> None:
+    with Sleeper(NS.PID) as init, injected(init, 5) as members:
+        assert [member.pids[1] for member in members] == [2, 3, 4, 5, 6]
+        init.kill()
+        assert [member.wait() for member in members] == [_KILLED] * 5
+        assert init.wait() == _KILLED
+
+
+@pytest.mark.behaviour("PNS-17")
+@pytest.mark.parametrize("how", [_KILLED, ExitStatus(os.CLD_EXITED, 7)], ids=["killed", "exited"])
+def test_none_is_left_when_init_is_reaped(how: ExitStatus) -> None:
+    with Task(NS.PID) as init, init.spawn(NS.PID) as nested:
+        # They must not die for another reason, which is that their parent does.
+        pidfds = [init.fetch(start_sleeper, death_signal=0) for _ in range(3)]
+        pidfds += [nested.fetch(start_sleeper, death_signal=0) for _ in range(2)]
+        if how == _KILLED:
+            init.kill()
+        else:
+            init.call(_exit_soon, how.status)
+        assert init.wait() == how
+        assert [errno_of(signal.pidfd_send_signal, fd, 0) for fd in pidfds] == [ESRCH] * 5
+        assert errno_of(nested.kill) == ESRCH
+        for fd in pidfds:
+            os.close(fd)
+
+
+def _exit_soon(status: int) -> None:
+    """Exit once the caller has the answer, and does not write any more."""
+    signal.signal(signal.SIGALRM, lambda _number, _frame: os._exit(status))
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+
+@pytest.mark.behaviour("PNS-24")
+def test_zombie_of_an_outside_parent_blocks_init() -> None:
+    with Sleeper(NS.PID) as init, injected(init) as [member]:
+        init.kill()
+        assert member.wait(reap=False) == _KILLED
+        assert_blocked(init)
+        member.wait()
+        assert init.wait() == _KILLED
+
+
+@pytest.mark.behaviour("PNS-24")
+def test_each_zombie_of_an_outside_parent_blocks_init() -> None:
+    with Sleeper(NS.PID) as init, injected(init, 3) as members:
+        init.kill()
+        for member in members:
+            assert member.wait(reap=False) == _KILLED
+        for member in members:
+            assert_blocked(init)
+            member.wait()
+        assert init.wait() == _KILLED
+
+
+@pytest.mark.behaviour("PNS-25")
+def test_process_group_of_an_outside_task_blocks_init() -> None:
+    with Sleeper(NS.PID) as init, Sleeper() as outside:
+        with injected(init) as [member]:
+            os.setpgid(member.pid, member.pid)
+            os.setpgid(outside.pid, member.pid)
+            init.kill()
+            assert member.wait() == _KILLED
+        assert_blocked(init)
+        os.setpgid(outside.pid, outside.pid)
+        assert init.wait() == _KILLED
+        assert pids_by_level(outside.pid) == [outside.pid]
