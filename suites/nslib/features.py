@@ -4,6 +4,7 @@
 The probes make no namespace and no process, and leave nothing open.
 """
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from .handles import NsHandle, encode_handle, open_handle
 from .ids import opened, owned
 from .ioctls import NS_GET_ID, NS_GET_MNTNS_ID, NS_GET_PID_IN_PIDNS, NS_MNT_GET_INFO, PidfdGet
 from .namespaces import NS, ns_link
-from .syscalls import errno_of, ioctl, listns_raw
+from .syscalls import SYS_FSCONFIG, SYS_FSOPEN, errno_of, ioctl, listns_raw, syscall
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,16 @@ def _opens_own_handle(*, whole: bool) -> bool:
             return True
     except OSError:  # EOPNOTSUPP, EBADF or ESTALE, depending on what is missing
         return False
+
+
+def _has_proc_pidns() -> bool:
+    # Only a kernel that knows the option finds out that there is no such file.
+    texts = (b"proc", b"pidns", b"/proc/no-such-file")
+    name, key, path = (ctypes.create_string_buffer(text) for text in texts)
+    with owned(syscall(SYS_FSOPEN, ctypes.addressof(name), 0)) as context:
+        set_string = 1  # FSCONFIG_SET_STRING, include/uapi/linux/mount.h
+        arguments = context, set_string, ctypes.addressof(key), ctypes.addressof(path), 0
+        return errno_of(syscall, SYS_FSCONFIG, *arguments) == errno.ENOENT
 
 
 def _has_pidfd_ioctls() -> bool:
@@ -112,6 +123,7 @@ FEATURES = {
     ),
     "pid_translation": Feature(_has_pid_translation, "6.11"),
     "pidfd_ioctls": Feature(_has_pidfd_ioctls, "6.11"),
+    "proc_pidns": Feature(_has_proc_pidns, "6.18"),
     "unprivileged_userns": Feature(_allows_unprivileged_userns, "3.8, unless switched off"),
     **{
         f"{kind.link}_ns": Feature(ns_link(kind, "self").exists, f"{since}, if configured")

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc, pids_by_level, status_of
+from .ids import owned
 from .memory import PAGE_SIZE, poke
 from .namespaces import NS
 from .syscalls import mmap_anonymous, mprotect
@@ -41,6 +42,11 @@ _CODE = bytes.fromhex(
     "89d6"  # mov esi, edx
     "b89d000000"  # mov eax, 157: prctl(edi, esi)
     "0f05"  # syscall
+    "31ff"  # xor edi, edi
+    "83ceff"  # or esi, -1
+    "31d2"  # xor edx, edx
+    "b8b4010000"  # mov eax, 436: close_range(0, UINT_MAX, 0)
+    "0f05"  # syscall
     "b822000000"  # sleep: mov eax, 34: pause()
     "0f05"  # syscall
     "ebf7"  # jmp sleep
@@ -56,8 +62,11 @@ def _clone() -> Any:
 
 
 def clone_sleeper(args: CloneArgs, death_signal: int = signal.SIGKILL) -> int:
-    """clone3(2) of a sleeper with `args`; returns its pid. Its signal handlers are the default
-    ones, and it gets `death_signal` (0: none) when the thread that made it ends."""
+    """clone3(2) of a sleeper with `args`; returns its pid, maybe before it has closed its fds.
+
+    Its signal handlers are the default ones, and it gets `death_signal` (0: none) when the thread
+    that made it ends.
+    """
     args.flags |= _CLONE_VM | _CLONE_CLEAR_SIGHAND
     result = int(_clone()(ctypes.addressof(args), ctypes.sizeof(args), death_signal))
     if result < 0:
@@ -69,8 +78,8 @@ def start_sleeper(
     flags: int = NS.NONE, set_tid: Sequence[int] = (), *, death_signal: int = signal.SIGKILL
 ) -> int:
     """Make a sleeper in new namespaces, with pids of one's choice (innermost namespace first);
-    returns a pidfd. Whoever calls this without a Sleeper has to end it, unless its pid namespace
-    ends anyway."""
+    returns a pidfd. It has no fds. Whoever calls this without a Sleeper has to end it, unless its
+    pid namespace ends anyway."""
     pidfd = ctypes.c_int(-1)
     tids = (ctypes.c_int * len(set_tid))(*set_tid)
     args = CloneArgs(
@@ -81,7 +90,14 @@ def start_sleeper(
         set_tid=ctypes.addressof(tids) if set_tid else 0,
         set_tid_size=len(set_tid),
     )
-    clone_sleeper(args, death_signal)
+    # Inherited fds would keep namespaces active that the test believes closed.
+    reader, writer = os.pipe()
+    try:
+        with owned(writer):
+            clone_sleeper(args, death_signal)
+        os.read(reader, 1)  # ends when the sleeper has closed the other end
+    finally:
+        os.close(reader)
     return pidfd.value
 
 
@@ -89,6 +105,12 @@ def sleeper_in(flags: int = NS.NONE, set_tid: Sequence[int] = ()) -> int:
     """For Task.call() in a pid namespace, with whose init the sleeper ends: make a sleeper, and
     return its pid in /proc."""
     return pid_in_proc(start_sleeper(flags, set_tid))
+
+
+def settled_state(pid: int) -> str:
+    """Wait until a process does not run; returns its state then: S asleep, T stopped, Z zombie, I
+    idle, which is how an init waits for the rest of its pid namespace (proc_pid_stat(5))."""
+    return wait_until(lambda: status_of(pid)["State"][0].strip("RD"), f"pause of process {pid}")
 
 
 class Sleeper:
@@ -106,11 +128,6 @@ class Sleeper:
     def pids(self) -> list[int]:
         """Its pid in each pid namespace, from that of /proc to its own."""
         return pids_by_level(self.pid)
-
-    def settle(self) -> str:
-        """Wait until it does not run; returns its state then: S asleep, T stopped, Z zombie, or I
-        idle, which is how an init waits for the rest of its pid namespace (proc_pid_stat(5))."""
-        return wait_until(lambda: status_of(self.pid)["State"][0].strip("RD"), "pause")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send it a signal; returns at once."""

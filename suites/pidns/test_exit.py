@@ -19,6 +19,7 @@ from nslib import (
     open_ns,
     owned,
     pids_by_level,
+    settled_state,
     sleepers,
     start_sleeper,
 )
@@ -44,7 +45,7 @@ def injected(init: Sleeper, count: int = 1) -> Iterator[list[Sleeper]]:
 def assert_blocked(init: Sleeper) -> None:
     """The killed init does not become a zombie."""
     for _ in range(3):
-        assert init.settle() != "Z"
+        assert settled_state(init.pid) != "Z"
         assert not init.ended(0.005)
     assert os.waitid(os.P_PIDFD, init.pidfd, os.WEXITED | os.WNOHANG) is None
 

@@ -16,6 +16,7 @@ from nslib import (
     errno_of,
     ns_name,
     owned,
+    settled_state,
     sleeper_in,
     sleepers,
     status_of,
@@ -55,7 +56,7 @@ def init_and_member() -> Iterator[tuple[Sleeper, Task]]:
         init = Sleeper()
         with init, Task() as member:
             assert (init.pids[1:], member.call(os.getpid)) == ([1], 2)
-            init.settle()
+            settled_state(init.pid)
             yield init, member
 
 
@@ -92,7 +93,7 @@ def _send_by_pidfd(pid: int, numbers: Iterable[int]) -> set[int]:
 @pytest.mark.behaviour("PNS-28")
 def test_ancestor_stops_and_kills_init_but_cannot_terminate_it() -> None:
     with Sleeper(NS.PID) as init:
-        init.settle()
+        settled_state(init.pid)
         for number in FATAL:
             init.kill(number)
         assert_untouched(init)
@@ -135,6 +136,7 @@ def test_init_learns_who_sent_a_signal() -> None:
         assert init.call(_take, signal.SIGUSR1) == member.call(os.getpid) == 2
         # Not only what is blocked reaches it.
         member.call(os.kill, 1, signal.SIGUSR2)
+        assert init.call(_caught_signals) == [signal.SIGUSR2]
         init.kill(signal.SIGUSR2)
         assert init.call(_caught_signals) == [signal.SIGUSR2] * 2
 
