@@ -101,10 +101,12 @@ def start_sleeper(
     return pidfd.value
 
 
-def sleeper_in(flags: int = NS.NONE, set_tid: Sequence[int] = ()) -> int:
+def sleeper_in(
+    flags: int = NS.NONE, set_tid: Sequence[int] = (), *, death_signal: int = signal.SIGKILL
+) -> int:
     """For Task.call() in a pid namespace, with whose init the sleeper ends: make a sleeper, and
     return its pid in /proc."""
-    return pid_in_proc(start_sleeper(flags, set_tid))
+    return pid_in_proc(start_sleeper(flags, set_tid, death_signal=death_signal))
 
 
 def settled_state(pid: int) -> str:

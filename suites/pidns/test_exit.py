@@ -4,9 +4,10 @@ nobody holds one of the namespace's pids any more (zap_pid_ns_processes())."""
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import ESRCH
+from errno import ENOMEM, ESRCH
 
 import pytest
 from nslib import (
@@ -18,14 +19,21 @@ from nslib import (
     errno_of,
     open_ns,
     owned,
+    parent_of,
     pids_by_level,
     settled_state,
+    sleeper_errno,
+    sleeper_in,
     sleepers,
     start_sleeper,
+    status_of,
+    syscall,
+    wait_until,
 )
 
 pytestmark = pytest.mark.needs("pid_ns")
 
+SYS_EXIT = 60  # arch/x86/entry/syscalls/syscall_64.tbl; of the thread, unlike os._exit()
 _KILLED = ExitStatus(os.CLD_KILLED, signal.SIGKILL)
 
 
@@ -69,7 +77,8 @@ def test_none_is_left_when_init_is_reaped(how: ExitStatus) -> None:
         if how == _KILLED:
             init.kill()
         else:
-            init.call(_exit_soon, how.status)
+            init.call(_exit_on_signal, how.status)
+            init.kill(signal.SIGUSR1)
         assert init.wait() == how
         assert [errno_of(signal.pidfd_send_signal, fd, 0) for fd in pidfds] == [ESRCH] * 5
         assert errno_of(nested.kill) == ESRCH
@@ -77,10 +86,8 @@ def test_none_is_left_when_init_is_reaped(how: ExitStatus) -> None:
             os.close(fd)
 
 
-def _exit_soon(status: int) -> None:
-    """Exit once the caller has the answer, and does not write any more."""
-    signal.signal(signal.SIGALRM, lambda _number, _frame: os._exit(status))
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
+def _exit_on_signal(status: int) -> None:
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: os._exit(status))
 
 
 @pytest.mark.behaviour("PNS-24")
@@ -117,3 +124,33 @@ def test_process_group_of_an_outside_task_blocks_init() -> None:
         os.setpgid(outside.pid, outside.pid)
         assert init.wait() == _KILLED
         assert pids_by_level(outside.pid) == [outside.pid]
+
+
+@pytest.mark.behaviour("PNS-60")
+def test_namespace_ends_with_the_last_thread_of_init() -> None:
+    with Task(NS.PID) as init, owned(open_ns(NS.PID, init.pid)) as fd:
+        reader, writer = os.pipe()
+        with owned(reader), owned(writer):
+            init.call(_leave_a_thread, init.give(reader))
+            child = init.call(sleeper_in, death_signal=0)
+            init.kill(signal.SIGUSR1)
+            wait_until(lambda: status_of(init.pid)["State"][0] == "Z", "end of init's leader")
+            with children_in(fd), Sleeper() as member:
+                assert member.pids[1:] == [4]  # after two threads and a child
+                assert os.waitid(os.P_PIDFD, init.pidfd, os.WEXITED | os.WNOHANG) is None
+                assert (parent_of(child), settled_state(child)) == (init.pid, "S")
+                os.write(writer, b"x")
+                assert member.wait() == _KILLED
+                assert init.wait() == ExitStatus(os.CLD_EXITED, 0)
+                assert sleeper_errno() == ENOMEM
+
+
+def _leave_a_thread(reader: int) -> None:
+    """Start a thread that lives until something can be read; the main thread ends by SIGUSR1."""
+    threading.Thread(target=_exit_after_reading, args=[reader], daemon=True).start()
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: syscall(SYS_EXIT, 0))
+
+
+def _exit_after_reading(reader: int) -> None:
+    os.read(reader, 1)
+    syscall(SYS_EXIT, 0)

@@ -1,21 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Limits on the number of namespaces: /proc/sys/user/max_*_namespaces (namespaces(7))."""
 
-from errno import EACCES, EINVAL, ENOSPC
+import os
+from errno import EACCES, EEXIST, EFAULT, EINVAL, ENOMEM, ENOSPC
 
 import pytest
 from nslib import (
+    CLONE_PIDFD,
     NS,
+    NS_GET_PID_FROM_PIDNS,
+    NS_GET_PID_IN_PIDNS,
+    UNMAPPED_ADDRESS,
     Cap,
+    CloneArgs,
     Sleeper,
     Task,
+    children_in,
+    children_in_new_pid_ns,
+    clone_sleeper,
     configured_types,
     errno_of,
     get_sysctl,
+    ioctl,
+    open_ns,
+    open_owner,
+    open_parent,
+    owned,
     set_effective_caps,
     set_sysctl,
     sleeper_errno,
     sleeper_in,
+    sleepers,
+    unshare,
     wait_until,
 )
 
@@ -69,6 +85,76 @@ def _sleeper_when_there_is_room(kind: NS) -> Sleeper:
 
     wait_until(attempt, f"room for another {kind.link} namespace")
     return made[0]
+
+
+@pytest.mark.behaviour("PNS-08")
+def test_nothing_that_is_done_with_a_pid_namespace_lets_it_count_on() -> None:
+    with Task(NS.USER | NS.PID) as task:
+        for use in _USES:
+            task.call(set_sysctl, LIMIT, 99)
+            task.call(use)
+            task.call(set_sysctl, LIMIT, 2)  # its own, and another
+            wait_until(
+                lambda: task.call(sleeper_errno, NS.PID) == 0,
+                f"room for another pid namespace after {use.__name__}",
+            )
+
+
+def _join_and_leave() -> None:
+    with Sleeper(NS.PID) as init, owned(open_ns(NS.PID, init.pid)) as fd, children_in(fd):
+        assert sleeper_errno() == 0
+        assert sleeper_errno(set_tid=(1,)) == EEXIST
+        assert errno_of(unshare, NS.PID) == EINVAL
+
+
+def _never_fork() -> None:
+    with children_in_new_pid_ns():
+        assert sleeper_errno(set_tid=(2,)) == EINVAL
+
+
+def _ask_about_it() -> None:
+    with Sleeper(NS.PID) as init, owned(open_ns(NS.PID, init.pid)) as fd:
+        os.close(open_parent(fd))
+        os.close(open_owner(fd))
+        errno_of(ioctl, fd, NS_GET_PID_FROM_PIDNS, 1)
+        errno_of(ioctl, fd, NS_GET_PID_IN_PIDNS, 9999)
+
+
+def _fail_to_clone() -> None:
+    """Fail once the namespace is made: for a wrong pid, a bad address, another type's limit."""
+    assert sleeper_errno(NS.PID, (2,)) == EINVAL
+    args = CloneArgs(flags=NS.PID | CLONE_PIDFD, pidfd=UNMAPPED_ADDRESS)
+    assert errno_of(clone_sleeper, args) == EFAULT
+    limit = _limit(NS.CGROUP)
+    before = get_sysctl(limit)
+    set_sysctl(limit, 0)
+    assert sleeper_errno(NS.PID | NS.CGROUP) == ENOSPC
+    assert errno_of(unshare, NS.PID | NS.CGROUP) == ENOSPC
+    set_sysctl(limit, before)
+
+
+def _fork_when_dead() -> None:
+    with Sleeper(NS.PID) as init, owned(open_ns(NS.PID, init.pid)) as fd:
+        init.reap()
+        with children_in(fd):
+            assert sleeper_errno() == ENOMEM
+
+
+def _end_with_members() -> None:
+    with children_in_new_pid_ns(), Sleeper() as init, sleepers(2) as members:
+        init.kill()
+        for member in members:
+            member.wait()
+
+
+_USES = (
+    _join_and_leave,
+    _never_fork,
+    _ask_about_it,
+    _fail_to_clone,
+    _fork_when_dead,
+    _end_with_members,
+)
 
 
 @pytest.mark.behaviour("PNS-08")

@@ -13,10 +13,9 @@ from nslib import (
     open_ns,
     owned,
     parent_of,
-    pid_in_proc,
     prctl,
     setns,
-    start_sleeper,
+    sleeper_in,
 )
 
 pytestmark = pytest.mark.needs("pid_ns")
@@ -35,11 +34,6 @@ def as_subreaper() -> Iterator[None]:
         prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
-def surviving_sleeper() -> int:
-    """For Task.call() in a pid namespace: as sleeper_in(), but it survives its parent."""
-    return pid_in_proc(start_sleeper(death_signal=0))
-
-
 @pytest.mark.behaviour("PNS-22")
 def test_orphan_goes_to_the_nearest_subreaper_inside_then_to_init() -> None:
     # A subreaper outside, such as the caller, does not count.
@@ -47,7 +41,7 @@ def test_orphan_goes_to_the_nearest_subreaper_inside_then_to_init() -> None:
         subreaper = init.spawn()
         subreaper.call(prctl, PR_SET_CHILD_SUBREAPER, 1)
         parent = subreaper.spawn()
-        orphan = parent.call(surviving_sleeper)
+        orphan = parent.call(sleeper_in, death_signal=0)
         assert parent_of(orphan) == parent.pid
         parent.reap()
         assert parent_of(orphan) == subreaper.pid
