@@ -21,7 +21,7 @@ from .ids import owned
 from .memory import PAGE_SIZE, poke
 from .namespaces import NS
 from .syscalls import mmap_anonymous, mprotect
-from .tasks import ExitStatus, TaskStuckError
+from .tasks import ExitStatus
 from .waiting import scaled, wait_until
 
 _CLONE_VM = 0x100  # include/uapi/linux/sched.h, as all of this block
@@ -29,7 +29,7 @@ CLONE_PARENT = 0x8000
 _CLONE_CLEAR_SIGHAND = 0x100000000
 
 _PROT_READ_EXEC = 5  # include/uapi/asm-generic/mman-common.h
-_END_SECONDS = 5.0
+_END_SECONDS = 3.0
 
 # A function long f(struct clone_args *rdi, size_t rsi, int edx), which returns in the creator only.
 _CODE = bytes.fromhex(
@@ -142,9 +142,10 @@ class Sleeper:
         return bool(poll.poll(scaled(seconds) * 1000))
 
     def wait(self, *, reap: bool = True) -> ExitStatus:
-        """Wait until it has ended by itself, and reap it (or leave it a zombie)."""
+        """Wait until it has ended by itself, and reap it (or leave it a zombie); TimeoutError if
+        it does not end."""
         if not self.ended(_END_SECONDS):
-            raise TaskStuckError(f"process {self.pid} does not end")
+            raise TimeoutError(f"process {self.pid} does not end")
         self._reaped = reap
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | (0 if reap else os.WNOWAIT))
         if result is None:
@@ -161,6 +162,14 @@ class Sleeper:
         self.kill()
         return self.wait()
 
+    def close(self) -> None:
+        """End and reap it if that has not been done yet, and drop its pidfd."""
+        try:
+            if not self._reaped:
+                self.reap()
+        finally:
+            os.close(self.pidfd)
+
     def __enter__(self) -> Self:
         return self
 
@@ -170,11 +179,7 @@ class Sleeper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if not self._reaped:
-                self.reap()
-        finally:
-            os.close(self.pidfd)
+        self.close()
 
 
 @contextmanager

@@ -3,10 +3,7 @@
 
 import os
 import signal
-import threading
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from errno import EEXIST, EFAULT, EINVAL, ENOENT, ENOMEM, EPERM, errorcode
 
 import pytest
@@ -23,12 +20,10 @@ from nslib import (
     children_in_new_pid_ns,
     clone_sleeper,
     errno_of,
-    hold,
     ns_name,
     open_ns,
     open_of_pidfd,
     owned,
-    scaled,
     set_effective_caps,
     sleeper_errno,
     unshare,
@@ -151,40 +146,3 @@ def test_first_fork_may_fail_late(observe: Callable[[str, object], None]) -> Non
             with Sleeper() as first, Sleeper() as second:
                 assert (first.pids[1:], second.pids[1:]) == ([1], [2])
     assert error == EFAULT or not has_reworked_allocation()
-
-
-_RACES = 30
-
-
-@pytest.mark.behaviour("PNS-16")
-@pytest.mark.needs("pidfd_ioctls")
-def test_of_two_forks_at_once_one_makes_init(observe: Callable[[str, object], None]) -> None:
-    with children_in_new_pid_ns():
-        if errno_of(ns_name, "pid_for_children"):
-            pytest.skip("needs pid namespaces that can be joined without init (Linux 7.1)")
-    losers: Counter[int] = Counter()
-    with ThreadPoolExecutor(2) as threads:
-        start = threading.Barrier(2, timeout=scaled(5))
-        for _ in range(_RACES):
-            with owned(hold(NS.PID).fd) as fd:
-                forks = [threads.submit(_fork_in, fd, start) for _ in range(2)]
-                made = [fork.result() for fork in forks]
-            children = [child for child in made if isinstance(child, Sleeper)]
-            errors = [error for error in made if isinstance(error, int)]
-            pids = sorted(child.pids[-1] for child in children)
-            for child in sorted(children, key=lambda child: -child.pids[-1]):
-                child.__exit__(None, None, None)
-            assert pids[0] == 1
-            assert [*pids[1:], *errors] in ([2], [EINVAL])
-            losers[[*pids[1:], *errors][0]] += 1
-    observe("losers", dict(losers))
-
-
-def _fork_in(fd: int, start: threading.Barrier) -> Sleeper | int:
-    """In a thread: fork into a pid namespace at the same time as another; the child or an errno."""
-    with children_in(fd):
-        start.wait()
-        try:
-            return Sleeper()
-        except OSError as error:
-            return error.errno or 0
