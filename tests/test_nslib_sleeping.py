@@ -24,7 +24,7 @@ from nslib import (
     sleeper_in,
     sleepers,
     start_sleeper,
-    status_of,
+    status_field,
     wait_until,
 )
 
@@ -52,7 +52,7 @@ class TestSleeper:
         before = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
         try:
             with Sleeper() as sleeper:
-                assert int(status_of(sleeper.pid)["SigCgt"], 16) == 0
+                assert int(status_field(sleeper.pid, "SigCgt"), 16) == 0
                 sleeper.kill(signal.SIGUSR1)
                 assert sleeper.wait() == ExitStatus(os.CLD_KILLED, signal.SIGUSR1)
         finally:

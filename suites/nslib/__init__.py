@@ -25,7 +25,7 @@ from .forking import (
     parent_of,
     pid_in_proc,
     pids_by_level,
-    status_of,
+    status_field,
 )
 from .handles import (
     FILEID_NSFS,
@@ -291,7 +291,7 @@ __all__ = [
     "sleeper_in",
     "sleepers",
     "start_sleeper",
-    "status_of",
+    "status_field",
     "syscall",
     "type_of",
     "umount",

@@ -12,11 +12,11 @@ import select
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from types import TracebackType
 from typing import Any, Self
 
-from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc, pids_by_level, status_of
+from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc, pids_by_level, status_field
 from .ids import owned
 from .memory import PAGE_SIZE, poke
 from .namespaces import NS
@@ -112,7 +112,7 @@ def sleeper_in(
 def settled_state(pid: int) -> str:
     """Wait until a process does not run; returns its state then: S asleep, T stopped, Z zombie, I
     idle, which is how an init waits for the rest of its pid namespace (proc_pid_stat(5))."""
-    return wait_until(lambda: status_of(pid)["State"][0].strip("RD"), f"pause of process {pid}")
+    return wait_until(lambda: status_field(pid, "State")[0].strip("RD"), f"pause of process {pid}")
 
 
 class Sleeper:
@@ -123,8 +123,12 @@ class Sleeper:
     ) -> None:
         """Make one as start_sleeper() does, or take over the one behind `pidfd`."""
         self.pidfd = start_sleeper(flags, set_tid) if pidfd is None else pidfd
-        self.pid = pid_in_proc(self.pidfd)
         self._reaped = False
+
+    @cached_property
+    def pid(self) -> int:
+        """Its pid in /proc; to be asked for before it is reaped."""
+        return pid_in_proc(self.pidfd)
 
     @property
     def pids(self) -> list[int]:
@@ -145,11 +149,11 @@ class Sleeper:
         """Wait until it has ended by itself, and reap it (or leave it a zombie); TimeoutError if
         it does not end."""
         if not self.ended(_END_SECONDS):
-            raise TimeoutError(f"process {self.pid} does not end")
+            raise TimeoutError(f"sleeper {self.pid} does not end")
         self._reaped = reap
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | (0 if reap else os.WNOWAIT))
         if result is None:
-            raise ChildProcessError(f"process {self.pid} has not ended")
+            raise ChildProcessError(f"sleeper {self.pid} has not ended")
         return ExitStatus(result.si_code, result.si_status)
 
     def zombie(self) -> ExitStatus:

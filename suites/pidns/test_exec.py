@@ -23,7 +23,7 @@ from nslib import (
     setns,
     settled_state,
     sleeper_in,
-    status_of,
+    status_field,
     unshare,
 )
 
@@ -102,7 +102,7 @@ def test_init_stays_init_after_exec(how: Callable[[], None]) -> None:
             exec_in(init, how)
             assert pids_by_level(init.pid) == [init.pid, 1]
             assert ns_name(NS.PID, init.pid) == ns_name(NS.PID, member.pid)
-            assert status_of(init.pid)["Threads"] == "1"
+            assert status_field(init.pid, "Threads") == "1"
             assert settled_state(init.pid) == "S"
             numbers = [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM]
             assert [member.call(errno_of, os.kill, 1, number) for number in numbers] == [0] * 3

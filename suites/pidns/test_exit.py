@@ -25,7 +25,7 @@ from nslib import (
     sleeper_in,
     sleepers,
     start_sleeper,
-    status_of,
+    status_field,
     syscall,
     wait_until,
 )
@@ -128,7 +128,7 @@ def test_namespace_ends_with_the_last_thread_of_init() -> None:
             init.call(_leave_a_thread, init.give(reader))
             child = init.call(sleeper_in, death_signal=0)
             init.kill(signal.SIGUSR1)
-            wait_until(lambda: status_of(init.pid)["State"][0] == "Z", "end of init's leader")
+            wait_until(lambda: status_field(init.pid, "State")[0] == "Z", "end of init's leader")
             with children_in(fd), Sleeper() as member:
                 assert member.pids[1:] == [4]  # after two threads and a child
                 assert os.waitid(os.P_PIDFD, init.pidfd, os.WEXITED | os.WNOHANG) is None

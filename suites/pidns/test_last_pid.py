@@ -39,7 +39,11 @@ def set_last_pid(pid: int) -> None:
 
 def next_pids(task: Task, count: int) -> list[int]:
     """The pids in the task's pid namespace of its next children."""
-    return [pids_by_level(task.call(sleeper_in))[1] for _ in range(count)]
+    return task.call(_pids_of_children, count)
+
+
+def _pids_of_children(count: int) -> list[int]:
+    return [pids_by_level(sleeper_in())[-1] for _ in range(count)]
 
 
 @pytest.fixture

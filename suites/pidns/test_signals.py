@@ -19,7 +19,7 @@ from nslib import (
     settled_state,
     sleeper_in,
     sleepers,
-    status_of,
+    status_field,
 )
 
 pytestmark = pytest.mark.needs("pid_ns")
@@ -37,14 +37,13 @@ def send_each(pid: int, numbers: Iterable[int]) -> set[int]:
 
 def pending(pid: int) -> set[int]:
     """The signals that a process has not taken yet."""
-    status = status_of(pid)
-    mask = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+    mask = int(status_field(pid, "SigPnd"), 16) | int(status_field(pid, "ShdPnd"), 16)
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
 def assert_untouched(init: Sleeper) -> None:
     """No signal is on its way to the sleeping init, and none has ended or stopped it."""
-    assert status_of(init.pid)["State"][0] == "S"
+    assert status_field(init.pid, "State")[0] == "S"
     assert pending(init.pid) == set()
     assert not init.ended()
 
