@@ -31,8 +31,12 @@ _CLONE_CLEAR_SIGHAND = 0x100000000
 _PROT_READ_EXEC = 5  # include/uapi/asm-generic/mman-common.h
 _END_SECONDS = 3.0
 
-# A function long f(struct clone_args *rdi, size_t rsi, int edx), which returns in the creator only.
+# long f(struct clone_args *rdi, size_t rsi, int edx, int *rcx), which returns in the creator only.
 _CODE = bytes.fromhex(
+    "f0ff09"  # lock dec dword [rcx]
+    "f390"  # meet: pause
+    "833900"  # cmp dword [rcx], 0
+    "75f9"  # jne meet
     "b8b3010000"  # mov eax, 435: clone3(rdi, rsi)
     "0f05"  # syscall
     "4885c0"  # test rax, rax
@@ -57,25 +61,33 @@ _CODE = bytes.fromhex(
 def _clone() -> Any:
     start = poke(mmap_anonymous(PAGE_SIZE), _CODE)
     mprotect(start, PAGE_SIZE, _PROT_READ_EXEC)
-    prototype = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return prototype(start)
+    pointer = ctypes.c_void_p
+    return ctypes.CFUNCTYPE(ctypes.c_long, pointer, ctypes.c_size_t, ctypes.c_int, pointer)(start)
 
 
-def clone_sleeper(args: CloneArgs, death_signal: int = signal.SIGKILL) -> int:
+def clone_sleeper(
+    args: CloneArgs, death_signal: int = signal.SIGKILL, missing: ctypes.c_int | None = None
+) -> int:
     """clone3(2) of a sleeper with `args`; returns its pid, maybe before it has closed its fds.
 
     Its signal handlers are the default ones, and it gets `death_signal` (0: none) when the thread
-    that made it ends.
+    that made it ends. Threads that share `missing`, their number, make the system call at once.
     """
+    missing = missing or ctypes.c_int(1)
     args.flags |= _CLONE_VM | _CLONE_CLEAR_SIGHAND
-    result = int(_clone()(ctypes.addressof(args), ctypes.sizeof(args), death_signal))
+    others = ctypes.addressof(missing)
+    result = int(_clone()(ctypes.addressof(args), ctypes.sizeof(args), death_signal, others))
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
 
 
 def start_sleeper(
-    flags: int = NS.NONE, set_tid: Sequence[int] = (), *, death_signal: int = signal.SIGKILL
+    flags: int = NS.NONE,
+    set_tid: Sequence[int] = (),
+    *,
+    death_signal: int = signal.SIGKILL,
+    missing: ctypes.c_int | None = None,
 ) -> int:
     """Make a sleeper in new namespaces, with pids of one's choice (innermost namespace first);
     returns a pidfd. It has no fds. Whoever calls this without a Sleeper has to end it, unless its
@@ -94,7 +106,7 @@ def start_sleeper(
     reader, writer = os.pipe()
     try:
         with owned(writer):
-            clone_sleeper(args, death_signal)
+            clone_sleeper(args, death_signal, missing)
         os.read(reader, 1)  # ends when the sleeper has closed the other end
     finally:
         os.close(reader)
