@@ -47,7 +47,8 @@ def test_of_two_forks_at_once_one_makes_init(observe: Callable[[str, object], No
             for pid in reversed(pids):  # init last, which waits for the others
                 if child := made[pid]:
                     child.close()
-            assert pids in ([1, 2, 3], [-EINVAL, 1, 2])
+            # A loser leaves the third fork its pid, or a gap.
+            assert pids in ([1, 2, 3], [-EINVAL, 1, 2], [-EINVAL, 1, 3])
             outcomes["both" if pids[0] == 1 else "one"] += 1
     observe("forks_that_succeed", dict(outcomes))
 
