@@ -29,7 +29,7 @@ GUEST_PACKAGES = "nsconform/lib"
 # a library of its own.
 _LEFT_OUT = frozenset(
     "__pycache__ asyncio curses dbm distutils ensurepip html http idlelib lib2to3 msilib "
-    "pydoc_data site-packages sqlite3 test tests tkinter turtledemo unittest venv wsgiref xml "
+    "pydoc_data site-packages sqlite3 test tests tkinter turtledemo venv wsgiref xml "
     "xmlrpc".split()
 )
 _ENCODINGS = frozenset(

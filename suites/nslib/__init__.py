@@ -14,8 +14,19 @@ from .caps import (
     permitted_caps,
     set_effective_caps,
 )
+from .childns import children_in, children_in_new_pid_ns, ns_name
 from .features import FEATURES, configured_types, has_feature, probe_all
-from .forking import CLONE_PIDFD, CloneArgs, fork_into, fork_with, pid_in_proc
+from .forking import (
+    CLONE_PIDFD,
+    CloneArgs,
+    end_child,
+    fork_into,
+    fork_with,
+    parent_of,
+    pid_in_proc,
+    pids_by_level,
+    status_field,
+)
 from .handles import (
     FILEID_NSFS,
     HANDLE_SIZE,
@@ -120,6 +131,16 @@ from .namespaces import (
 from .oracle import active_ids
 from .pins import PINNABLE, pinned
 from .serving import RemoteError
+from .sleeping import (
+    CLONE_PARENT,
+    Sleeper,
+    clone_sleeper,
+    settled_state,
+    sleeper_errno,
+    sleeper_in,
+    sleepers,
+    start_sleeper,
+)
 from .syscalls import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -148,6 +169,7 @@ from .syscalls import (
     umount,
     unshare,
 )
+from .sysctls import get_sysctl, open_sysctl, set_sysctl
 from .tasks import ExitStatus, Task, TaskEndedError, TaskStuckError
 from .waiting import scaled, wait_until
 
@@ -156,6 +178,7 @@ __all__ = [
     "AT_FDCWD",
     "AT_SYMLINK_FOLLOW",
     "BEYOND_ALL_IDS",
+    "CLONE_PARENT",
     "CLONE_PIDFD",
     "FD_NSFS_ROOT",
     "FD_PIDFS_ROOT",
@@ -207,21 +230,27 @@ __all__ = [
     "PidfdGet",
     "RemoteError",
     "Room",
+    "Sleeper",
     "Task",
     "TaskEndedError",
     "TaskStuckError",
     "active_ids",
     "become",
     "bind_mounted",
+    "children_in",
+    "children_in_new_pid_ns",
+    "clone_sleeper",
     "configured_types",
     "current_ids",
     "detached_mount",
     "effective_caps",
     "encode_handle",
+    "end_child",
     "errno_of",
     "file_system_of",
     "fork_into",
     "fork_with",
+    "get_sysctl",
     "guarded_room",
     "has_feature",
     "hold",
@@ -255,6 +284,7 @@ __all__ = [
     "no_more_fds",
     "ns_id",
     "ns_link",
+    "ns_name",
     "open_by_handle_at",
     "open_handle",
     "open_id",
@@ -264,15 +294,18 @@ __all__ = [
     "open_of_socket",
     "open_owner",
     "open_parent",
+    "open_sysctl",
     "open_tree",
     "opened",
     "opening_errno",
     "own_ids",
     "owned",
     "owner_id_of",
+    "parent_of",
     "peek",
     "permitted_caps",
     "pid_in_proc",
+    "pids_by_level",
     "pinned",
     "poke",
     "prctl",
@@ -282,7 +315,14 @@ __all__ = [
     "scaled",
     "sees_only_its_own",
     "set_effective_caps",
+    "set_sysctl",
     "setns",
+    "settled_state",
+    "sleeper_errno",
+    "sleeper_in",
+    "sleepers",
+    "start_sleeper",
+    "status_field",
     "syscall",
     "type_of",
     "umount",

@@ -4,6 +4,7 @@
 The probes make no namespace and no process, and leave nothing open.
 """
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -18,12 +19,15 @@ from .namespaces import NS, ns_link
 from .syscalls import (
     AT_EMPTY_PATH,
     OPEN_TREE_CLONE,
+    SYS_FSCONFIG,
+    SYS_FSOPEN,
     detached_mount,
     errno_of,
     ioctl,
     listns_raw,
     move_mount,
     open_tree,
+    syscall,
 )
 
 
@@ -68,6 +72,16 @@ def _opens_own_handle(*, whole: bool) -> bool:
             return True
     except OSError:  # EOPNOTSUPP, EBADF or ESTALE, depending on what is missing
         return False
+
+
+def _has_proc_pidns() -> bool:
+    # Only a kernel that knows the option finds out that there is no such file.
+    texts = (b"proc", b"pidns", b"/proc/no-such-file")
+    name, key, path = (ctypes.create_string_buffer(text) for text in texts)
+    with owned(syscall(SYS_FSOPEN, ctypes.addressof(name), 0)) as context:
+        set_string = 1  # FSCONFIG_SET_STRING, include/uapi/linux/mount.h
+        arguments = context, set_string, ctypes.addressof(key), ctypes.addressof(path), 0
+        return errno_of(syscall, SYS_FSCONFIG, *arguments) == errno.ENOENT
 
 
 def _has_pidfd_ioctls() -> bool:
@@ -131,9 +145,13 @@ FEATURES = {
     "nsfs_handles": Feature(_has_handles, "6.18"),
     "mnt_ns_info": Feature(lambda: _has_ioctl(NS.MNT, NS_MNT_GET_INFO), "6.12"),
     "mntns_id": Feature(lambda: _has_ioctl(NS.MNT, NS_GET_MNTNS_ID), "6.11"),
+    "ns_last_pid": Feature(
+        Path("/proc/sys/kernel/ns_last_pid").exists, "3.3, with CONFIG_CHECKPOINT_RESTORE"
+    ),
     "pid_translation": Feature(_has_pid_translation, "6.11"),
     "pidfd_ioctls": Feature(_has_pidfd_ioctls, "6.11"),
     "detached_trees": Feature(_has_detached_trees, "6.15"),
+    "proc_pidns": Feature(_has_proc_pidns, "6.18"),
     "unprivileged_userns": Feature(_allows_unprivileged_userns, "3.8, unless switched off"),
     **{
         f"{kind.link}_ns": Feature(ns_link(kind, "self").exists, f"{since}, if configured")

@@ -75,6 +75,27 @@ def pid_in_proc(pidfd: int) -> int:
     raise ValueError(f"fd {pidfd} is not a pidfd")
 
 
+def status_field(pid: int | str, name: str) -> str:
+    """A field of /proc/PID/status (proc_pid_status(5)); KeyError if there is none."""
+    with open(f"/proc/{pid}/status") as file:
+        text = file.read()
+    _, found, rest = text.partition(f"\n{name}:")
+    if not found:
+        raise KeyError(name)
+    return rest.partition("\n")[0].strip()
+
+
+def pids_by_level(pid: int | str = "self") -> list[int]:
+    """Pids of a process in the pid namespace of the mounted /proc and in each one below it down to
+    its own; `pid` is that in /proc."""
+    return [int(number) for number in status_field(pid, "NSpid").split()]
+
+
+def parent_of(pid: int) -> int:
+    """Pid of a process' parent, both as in /proc; 0 if the parent is not in that namespace."""
+    return int(status_field(pid, "PPid"))
+
+
 def end_child(pidfd: int) -> None:
     """Kill the child behind `pidfd`, reap it, and close the pidfd."""
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
