@@ -17,14 +17,17 @@ from .caps import (
 from .childns import children_in, children_in_new_pid_ns, ns_name
 from .features import FEATURES, configured_types, has_feature, probe_all
 from .forking import (
+    CLONE_AUTOREAP,
     CLONE_PIDFD,
     CloneArgs,
     end_child,
     fork_into,
     fork_with,
+    idle,
     parent_of,
     pid_in_proc,
     pids_by_level,
+    start_idle,
     status_field,
 )
 from .handles import (
@@ -43,15 +46,18 @@ from .holding import (
     hold_each,
     hold_fd,
     hold_inactive,
+    hold_together,
     holding,
     holding_together,
     ids_of,
+    inside_new,
     release,
 )
 from .ids import (
     current_ids,
     id_behind,
     id_of,
+    ids_in,
     inode_behind,
     inode_of,
     ns_id,
@@ -128,8 +134,18 @@ from .namespaces import (
     NS,
     ns_link,
 )
+from .nesting import (
+    Nest,
+    descend,
+    nest,
+)
 from .oracle import active_ids
 from .pins import PINNABLE, pinned
+from .programs import (
+    PROGRAM,
+    execute,
+    replace_by_program,
+)
 from .serving import RemoteError
 from .sleeping import (
     CLONE_PARENT,
@@ -140,6 +156,9 @@ from .sleeping import (
     sleeper_in,
     sleepers,
     start_sleeper,
+)
+from .statmount import (
+    mnt_ns_of_mount,
 )
 from .syscalls import (
     AT_EMPTY_PATH,
@@ -152,6 +171,8 @@ from .syscalls import (
     MS_PRIVATE,
     MS_REC,
     OPEN_TREE_CLONE,
+    OPEN_TREE_NAMESPACE,
+    PR_SET_PDEATHSIG,
     detached_mount,
     errno_of,
     file_system_of,
@@ -166,11 +187,17 @@ from .syscalls import (
     prctl,
     setns,
     syscall,
+    trace,
     umount,
     unshare,
+    watch_file,
 )
 from .sysctls import get_sysctl, open_sysctl, set_sysctl
 from .tasks import ExitStatus, Task, TaskEndedError, TaskStuckError
+from .visibility import (
+    visible,
+    wait_until_invisible,
+)
 from .waiting import scaled, wait_until
 
 __all__ = [
@@ -178,6 +205,7 @@ __all__ = [
     "AT_FDCWD",
     "AT_SYMLINK_FOLLOW",
     "BEYOND_ALL_IDS",
+    "CLONE_AUTOREAP",
     "CLONE_PARENT",
     "CLONE_PIDFD",
     "FD_NSFS_ROOT",
@@ -214,8 +242,11 @@ __all__ = [
     "NS_MNT_GET_NEXT",
     "NS_MNT_GET_PREV",
     "OPEN_TREE_CLONE",
+    "OPEN_TREE_NAMESPACE",
     "PAGE_SIZE",
     "PINNABLE",
+    "PROGRAM",
+    "PR_SET_PDEATHSIG",
     "SIOCGSKNS",
     "SOMEBODY",
     "UNMAPPED_ADDRESS",
@@ -226,6 +257,7 @@ __all__ = [
     "ListRequest",
     "ListingError",
     "MntNsInfo",
+    "Nest",
     "NsHandle",
     "PidfdGet",
     "RemoteError",
@@ -242,11 +274,13 @@ __all__ = [
     "clone_sleeper",
     "configured_types",
     "current_ids",
+    "descend",
     "detached_mount",
     "effective_caps",
     "encode_handle",
     "end_child",
     "errno_of",
+    "execute",
     "file_system_of",
     "fork_into",
     "fork_with",
@@ -257,13 +291,17 @@ __all__ = [
     "hold_each",
     "hold_fd",
     "hold_inactive",
+    "hold_together",
     "holding",
     "holding_together",
     "id_behind",
     "id_of",
+    "idle",
+    "ids_in",
     "ids_of",
     "inode_behind",
     "inode_of",
+    "inside_new",
     "ioctl",
     "ioctl_u64",
     "iterate_pages",
@@ -277,10 +315,12 @@ __all__ = [
     "map_ids",
     "mmap_file",
     "mnt_ns_info",
+    "mnt_ns_of_mount",
     "mount",
     "mount_ids",
     "move_mount",
     "name_to_handle_at",
+    "nest",
     "no_more_fds",
     "ns_id",
     "ns_link",
@@ -312,6 +352,7 @@ __all__ = [
     "probe_all",
     "read_ids",
     "release",
+    "replace_by_program",
     "scaled",
     "sees_only_its_own",
     "set_effective_caps",
@@ -321,15 +362,20 @@ __all__ = [
     "sleeper_errno",
     "sleeper_in",
     "sleepers",
+    "start_idle",
     "start_sleeper",
     "status_field",
     "syscall",
+    "trace",
     "type_of",
     "umount",
     "undisturbed",
     "unpack_mnt_ns_info",
     "unshare",
+    "visible",
     "wait_for_removals",
     "wait_until",
+    "wait_until_invisible",
     "walk_mnt_ns",
+    "watch_file",
 ]

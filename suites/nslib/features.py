@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from .forking import CLONE_AUTOREAP, CLONE_INTO_CGROUP, CloneArgs
 from .handles import NsHandle, encode_handle, open_handle
 from .ids import opened, owned
 from .ioctls import NS_GET_ID, NS_GET_MNTNS_ID, NS_GET_PID_IN_PIDNS, NS_MNT_GET_INFO, PidfdGet
@@ -19,8 +20,10 @@ from .namespaces import NS, ns_link
 from .syscalls import (
     AT_EMPTY_PATH,
     OPEN_TREE_CLONE,
+    OPEN_TREE_NAMESPACE,
     SYS_FSCONFIG,
     SYS_FSOPEN,
+    clone3,
     detached_mount,
     errno_of,
     ioctl,
@@ -95,6 +98,25 @@ def _has_pidfd_ioctls() -> bool:
         return True
 
 
+def _has_open_tree_namespace() -> bool:
+    # Unknown flags are refused before the fd is looked at.
+    return errno_of(open_tree, -1, "nothing", OPEN_TREE_NAMESPACE) == errno.EBADF
+
+
+def _has_autoreap() -> bool:
+    # The cgroup is looked at after the flags, and before there is a child.
+    no_cgroup = CloneArgs(flags=CLONE_AUTOREAP | CLONE_INTO_CGROUP, cgroup=2**31 - 1)
+    return errno_of(clone3, ctypes.addressof(no_cgroup), ctypes.sizeof(no_cgroup)) == errno.EBADF
+
+
+def _has_tun() -> bool:
+    try:
+        with opened("/dev/net/tun", os.O_RDWR):
+            return True
+    except OSError:  # ENOENT without the device file, ENODEV without the driver
+        return False
+
+
 def _has_detached_trees() -> bool:
     """Whether a mount can be attached to one that is attached nowhere itself."""
     try:
@@ -141,6 +163,8 @@ FEATURES = {
     "fixed_ids": Feature(_has_listns, "6.19"),
     "active_refs": Feature(_has_listns, "6.19"),  # the same series, commit 3a18f809184b
     "id_handles": Feature(_has_id_handles, "6.19"),
+    "clone_autoreap": Feature(_has_autoreap, "7.1"),
+    "open_tree_namespace": Feature(_has_open_tree_namespace, "7.0"),
     "nsid": Feature(lambda: _has_ioctl(NS.UTS, NS_GET_ID), "6.18"),
     "nsfs_handles": Feature(_has_handles, "6.18"),
     "mnt_ns_info": Feature(lambda: _has_ioctl(NS.MNT, NS_MNT_GET_INFO), "6.12"),
@@ -152,6 +176,7 @@ FEATURES = {
     "pidfd_ioctls": Feature(_has_pidfd_ioctls, "6.11"),
     "detached_trees": Feature(_has_detached_trees, "6.15"),
     "proc_pidns": Feature(_has_proc_pidns, "6.18"),
+    "tun": Feature(_has_tun, "2.4, if configured"),
     "unprivileged_userns": Feature(_allows_unprivileged_userns, "3.8, unless switched off"),
     **{
         f"{kind.link}_ns": Feature(ns_link(kind, "self").exists, f"{since}, if configured")

@@ -9,11 +9,14 @@ import ctypes
 import os
 import signal
 from pathlib import Path
+from typing import NoReturn
 
 from .namespaces import NS
 from .syscalls import clone3
 
-CLONE_PIDFD = 0x1000  # include/uapi/linux/sched.h
+CLONE_PIDFD = 0x1000  # include/uapi/linux/sched.h, as all of this block
+CLONE_INTO_CGROUP = 1 << 33
+CLONE_AUTOREAP = 1 << 34
 
 
 class CloneArgs(ctypes.Structure):
@@ -64,6 +67,20 @@ def fork_into(namespaces: NS) -> tuple[int, int]:
         exit_signal=signal.SIGCHLD,
     )
     return fork_with(args), pidfd.value
+
+
+def start_idle(namespaces: NS) -> int:
+    """Fork a child in new `namespaces` that does nothing but wait for a signal; its pidfd."""
+    pid, pidfd = fork_into(namespaces)
+    if pid == 0:
+        idle()
+    return pidfd
+
+
+def idle() -> NoReturn:
+    """Wait for a deadly signal."""
+    while True:
+        signal.pause()
 
 
 def pid_in_proc(pidfd: int) -> int:

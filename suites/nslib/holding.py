@@ -6,13 +6,12 @@ the calling task, so they are for Task.call() mostly.
 """
 
 import os
-import signal
 from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager, nullcontext
 from typing import NamedTuple
 
-from .forking import end_child, fork_into, pid_in_proc
-from .ids import id_of, ns_id, open_ns, owned
+from .forking import end_child, pid_in_proc, start_idle
+from .ids import id_behind, id_of, ns_id, open_ns, owned
 from .ioctls import PidfdGet, open_of_pidfd
 from .namespaces import NS
 from .syscalls import setns, unshare
@@ -32,9 +31,20 @@ def hold(kind: NS) -> Held:
     comes from (none for USER). A pid namespace gets no init.
     """
     if kind == NS.USER:
-        return _clone(kind)[kind]
+        return hold_together(kind)[kind]
     fd = _new_ns(kind)
     return Held(id_of(fd), fd)
+
+
+def hold_together(kinds: NS) -> dict[NS, Held]:
+    """Make one namespace of each type by one clone, see holding_together()."""
+    pidfd = start_idle(kinds)
+    try:
+        process = pid_in_proc(pidfd)
+        fds = {kind: open_ns(kind, process) for kind in NS if kind & kinds}
+        return {kind: Held(id_of(fd), fd) for kind, fd in fds.items()}
+    finally:
+        end_child(pidfd)
 
 
 def hold_fd(kind: NS) -> int:
@@ -85,22 +95,43 @@ def holding_together(kinds: NS) -> Iterator[dict[NS, Held]]:
 
     A user namespace among them owns the others. The ids do not follow the order of the types.
     """
-    held = _clone(kinds)
+    held = hold_together(kinds)
     try:
         yield held
     finally:
         release(held.values())
 
 
+@contextmanager
+def inside_new(kind: NS) -> Iterator[int]:
+    """The calling thread in a new namespace of a type, which nothing else uses; gives its id.
+
+    For PID and TIME it is the one for the thread's children. The caller returns as in hold(); no
+    such way leads out of a new user namespace.
+    """
+    with _away(kind):
+        yield id_behind(_open_new(kind))
+
+
 def _new_ns(kind: NS) -> int:
+    with _away(kind):
+        return _open_new(kind)
+
+
+@contextmanager
+def _away(kind: NS) -> Iterator[None]:
     # Return to a mount namespace is to its root directory.
     stay = chdir(".") if kind == NS.MNT else nullcontext()
     with stay, owned(open_ns(kind)) as origin:
         unshare(kind)
         try:
-            return _open_child_pid_ns() if kind == NS.PID else open_ns(kind.child_link)
+            yield
         finally:
             setns(origin, kind)
+
+
+def _open_new(kind: NS) -> int:
+    return _open_child_pid_ns() if kind == NS.PID else open_ns(kind.child_link)
 
 
 def _open_child_pid_ns() -> int:
@@ -108,16 +139,3 @@ def _open_child_pid_ns() -> int:
     # the namespace has no init.
     with owned(os.pidfd_open(os.getpid())) as pidfd:
         return open_of_pidfd(pidfd, PidfdGet.PID_FOR_CHILDREN)
-
-
-def _clone(kinds: NS) -> dict[NS, Held]:
-    pid, pidfd = fork_into(kinds)
-    if pid == 0:
-        while True:
-            signal.pause()
-    try:
-        process = pid_in_proc(pidfd)
-        fds = {kind: open_ns(kind, process) for kind in NS if kind & kinds}
-        return {kind: Held(id_of(fd), fd) for kind, fd in fds.items()}
-    finally:
-        end_child(pidfd)

@@ -76,6 +76,11 @@ def ns_id(name: str | NS, pid: int | str = "thread-self") -> int:
     return id_behind(open_ns(name, pid))
 
 
+def ids_in(pid: int, kinds: NS = NS.ALL) -> dict[NS, int]:
+    """Ids of the namespaces of some types that the task `pid` is in."""
+    return {kind: ns_id(kind, pid) for kind in kinds}
+
+
 def current_ids() -> dict[NS, int]:
     """Ids of the eight namespaces that the calling thread is in, by type.
 

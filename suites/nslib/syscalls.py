@@ -45,6 +45,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 2
 OPEN_TREE_CLONE = 1
+OPEN_TREE_NAMESPACE = 2
 MOVE_MOUNT_F_EMPTY_PATH = 4
 FSCONFIG_CMD_CREATE = 6
 
@@ -193,6 +194,25 @@ def detached_mount(filesystem: str = "tmpfs") -> int:
         return syscall(SYS_FSMOUNT, context, 0, 0)
     finally:
         os.close(context)
+
+
+def watch_file(path: str) -> int:
+    """inotify_init1(2), inotify_add_watch(2): an inotify fd that watches a file for changes of its
+    attributes."""
+    in_attrib = 0x4  # include/uapi/linux/inotify.h
+    fd = _checked(_libc.inotify_init1(ctypes.c_int(os.O_CLOEXEC)))
+    try:
+        _checked(_libc.inotify_add_watch(ctypes.c_int(fd), os.fsencode(path), in_attrib))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def trace(pid: int) -> None:
+    """ptrace(2) with PTRACE_SEIZE: become the tracer of a task without stopping it."""
+    seize = 0x4206  # include/uapi/linux/ptrace.h
+    _checked(_libc.ptrace(ctypes.c_int(seize), ctypes.c_int(pid), None, None))
 
 
 def mmap_anonymous(length: int) -> int:

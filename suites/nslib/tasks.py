@@ -95,6 +95,13 @@ class Task:
         result: R = self._request(function, args, kwargs)[0]
         return result
 
+    def begin(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have the task run a function that does not return, such as one that calls exec.
+
+        Returns at once. No calls are possible afterwards; the task ends like any other.
+        """
+        self._channel.send(pickle.dumps((function, args, kwargs)))
+
     def fetch(self, function: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
         """Run a function that returns an fd; the fd moves here, to be closed by the caller."""
         return self._request(_hand_over, (function, args, kwargs))[1][0]
