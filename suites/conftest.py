@@ -6,12 +6,18 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from nslib import FEATURES, has_feature
 
 Observe = Callable[[str, object], None]
+
+_SUITES = Path(__file__).parent
+# Its name is no test file's, so that it is collected only where it is wanted.
+pytest.register_assert_rewrite("oracle")
 
 
 @cache
@@ -23,6 +29,34 @@ def _behaviours() -> frozenset[str]:
 
 def _marked(item: pytest.Item, marker: str) -> Iterable[str]:
     return (name for mark in item.iter_markers(marker) for name in mark.args)
+
+
+class _Oracle(pytest.Module):
+    """The tests of suites/oracle.py, in the place of a file of a suite."""
+
+    def _getobj(self) -> ModuleType:
+        return import_module("oracle")
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for item in super().collect():
+            # pytest looks for the hooks of an item, such as ours, from an existing file.
+            item.path = _SUITES / "oracle.py"
+            yield item
+
+
+class _Suite(pytest.Directory):
+    """A folder of test files. When these have run, the lists must still be right: the oracle."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        for path in sorted(self.path.iterdir()):
+            yield from self.ihook.pytest_collect_file(file_path=path, parent=self)
+        yield _Oracle.from_parent(self, path=self.path / "oracle.py")
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Let our suites be collected in our way."""
+    is_suite = path.parent == _SUITES and not (path / "__init__.py").exists()
+    return _Suite.from_parent(parent, path=path) if is_suite else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
