@@ -13,9 +13,10 @@ from .caps import (
     map_ids,
     permitted_caps,
     set_effective_caps,
+    set_inheritable_caps,
 )
-from .childns import children_in, children_in_new_pid_ns, ns_name
-from .features import FEATURES, configured_types, has_feature, probe_all
+from .childns import children_in, children_in_new_pid_ns
+from .features import FEATURES, configured_mask, configured_types, has_feature, probe_all
 from .forking import (
     CLONE_AUTOREAP,
     CLONE_PIDFD,
@@ -53,6 +54,7 @@ from .holding import (
     inside_new,
     release,
 )
+from .idling import CLONE_FS, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM, Idle
 from .ids import (
     current_ids,
     id_behind,
@@ -61,6 +63,8 @@ from .ids import (
     inode_behind,
     inode_of,
     ns_id,
+    ns_name,
+    ns_names,
     open_ns,
     opened,
     own_ids,
@@ -90,6 +94,7 @@ from .ioctls import (
     open_owner,
     open_parent,
 )
+from .joining import errno_of_joining, errno_of_joining_file
 from .limits import limit_namespaces, no_more_fds
 from .listing import (
     LISTNS_CURRENT_USER,
@@ -206,8 +211,13 @@ __all__ = [
     "AT_SYMLINK_FOLLOW",
     "BEYOND_ALL_IDS",
     "CLONE_AUTOREAP",
+    "CLONE_FS",
     "CLONE_PARENT",
     "CLONE_PIDFD",
+    "CLONE_SIGHAND",
+    "CLONE_SYSVSEM",
+    "CLONE_THREAD",
+    "CLONE_VM",
     "FD_NSFS_ROOT",
     "FD_PIDFS_ROOT",
     "FEATURES",
@@ -254,6 +264,7 @@ __all__ = [
     "CloneArgs",
     "ExitStatus",
     "Held",
+    "Idle",
     "ListRequest",
     "ListingError",
     "MntNsInfo",
@@ -272,6 +283,7 @@ __all__ = [
     "children_in",
     "children_in_new_pid_ns",
     "clone_sleeper",
+    "configured_mask",
     "configured_types",
     "current_ids",
     "descend",
@@ -280,6 +292,8 @@ __all__ = [
     "encode_handle",
     "end_child",
     "errno_of",
+    "errno_of_joining",
+    "errno_of_joining_file",
     "execute",
     "file_system_of",
     "fork_into",
@@ -325,6 +339,7 @@ __all__ = [
     "ns_id",
     "ns_link",
     "ns_name",
+    "ns_names",
     "open_by_handle_at",
     "open_handle",
     "open_id",
@@ -356,6 +371,7 @@ __all__ = [
     "scaled",
     "sees_only_its_own",
     "set_effective_caps",
+    "set_inheritable_caps",
     "set_sysctl",
     "setns",
     "settled_state",

@@ -69,6 +69,14 @@ def set_effective_caps(caps: int) -> None:
     _set(caps & permitted_caps(), permitted_caps())
 
 
+def set_inheritable_caps(caps: int) -> None:
+    """Make exactly `caps`, all of them permitted, the inheritable ones."""
+    data = _get()
+    for word in (0, 1):
+        data[word * 3 + 2] = caps >> word * 32 & 0xFFFFFFFF
+    capset(ctypes.addressof(_HEADER), ctypes.addressof(data))
+
+
 def limit_caps(caps: int) -> None:
     """Keep only `caps` of the permitted capabilities, and make them effective; for good."""
     kept = caps & permitted_caps()

@@ -4,7 +4,6 @@
 unshare(2) and setns(2) change nothing else of the caller, so that a test can do this itself.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,9 +32,3 @@ def children_in_new_pid_ns() -> Iterator[None]:
             yield
         finally:
             setns(own, NS.PID)
-
-
-def ns_name(name: str | NS, pid: int | str = "thread-self") -> str:
-    """What names a namespace on every kernel: its type and inode number, as its link reads."""
-    link = name.link if isinstance(name, NS) else name
-    return os.readlink(f"/proc/{pid}/ns/{link}")

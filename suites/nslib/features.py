@@ -9,7 +9,8 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
 
 from .forking import CLONE_AUTOREAP, CLONE_INTO_CGROUP, CloneArgs
@@ -132,6 +133,21 @@ def _has_detached_trees() -> bool:
         return False
 
 
+def _has_thread_pidfds() -> bool:
+    thread_pidfd = os.O_EXCL  # PIDFD_THREAD (include/uapi/linux/pidfd.h)
+    try:
+        os.close(os.pidfd_open(os.getpid(), thread_pidfd))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def _has_cgroup2() -> bool:
+    return any(" - cgroup2 " in line for line in Path("/proc/self/mountinfo").open())
+
+
 def _allows_unprivileged_userns() -> bool:
     """The limit of the user namespace, Debian's switch, Ubuntu's AppArmor restriction."""
     return (
@@ -177,6 +193,8 @@ FEATURES = {
     "detached_trees": Feature(_has_detached_trees, "6.15"),
     "proc_pidns": Feature(_has_proc_pidns, "6.18"),
     "tun": Feature(_has_tun, "2.4, if configured"),
+    "thread_pidfds": Feature(_has_thread_pidfds, "6.9"),
+    "cgroup2": Feature(_has_cgroup2, "4.5, if mounted"),
     "unprivileged_userns": Feature(_allows_unprivileged_userns, "3.8, unless switched off"),
     **{
         f"{kind.link}_ns": Feature(ns_link(kind, "self").exists, f"{since}, if configured")
@@ -197,6 +215,11 @@ def configured_types(*without: NS) -> list[NS]:
     kinds = [kind for kind in NS if kind not in without]
     # No kernel can be built without mount namespaces.
     return [kind for kind in kinds if kind == NS.MNT or has_feature(f"{kind.link}_ns")]
+
+
+def configured_mask(*without: NS) -> NS:
+    """The types of configured_types() in one mask."""
+    return reduce(or_, configured_types(*without))
 
 
 def probe_all() -> dict[str, bool]:

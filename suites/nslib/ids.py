@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .ioctls import NS_GET_ID, NS_GET_NSTYPE, ioctl_u64, open_owner
 from .namespaces import NS
@@ -79,6 +79,28 @@ def ns_id(name: str | NS, pid: int | str = "thread-self") -> int:
 def ids_in(pid: int, kinds: NS = NS.ALL) -> dict[NS, int]:
     """Ids of the namespaces of some types that the task `pid` is in."""
     return {kind: ns_id(kind, pid) for kind in kinds}
+
+
+def ns_name(name: str | NS, pid: int | str = "thread-self") -> str:
+    """Text of a namespace link such as "net:[4026531833]", of the calling thread or of task `pid`.
+
+    No other living namespace has it, so that it tells them apart on kernels without ids.
+    """
+    link = name.link if isinstance(name, NS) else name
+    return os.readlink(f"/proc/{pid}/ns/{link}")
+
+
+def ns_names(pid: int | str = "thread-self") -> dict[str, str]:
+    """ns_name() of every link of a task, by the link's name.
+
+    Left out is what cannot be read: pid_for_children before there is a child (until Linux 7.1,
+    commit a3bdc23ba8ea), and all but user and pid of a zombie.
+    """
+    names = {}
+    for link in os.listdir(f"/proc/{pid}/ns"):
+        with suppress(FileNotFoundError):
+            names[link] = ns_name(link, pid)
+    return names
 
 
 def current_ids() -> dict[NS, int]:
