@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Scenery for setns: who joins, and whose namespaces are joined."""
+
+from collections.abc import Iterator
+
+import pytest
+from nslib import Task, configured_mask
+
+
+@pytest.fixture
+def joiner() -> Iterator[Task]:
+    """A root that joins in place of the test's own process."""
+    with Task() as task:
+        yield task
+
+
+@pytest.fixture
+def target() -> Iterator[Task]:
+    """A task with namespaces of its own of every type."""
+    with Task(configured_mask()) as task:
+        yield task
