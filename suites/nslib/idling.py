@@ -71,11 +71,12 @@ class Idle:
             self.kill()
         self.wait()
 
-    def wait(self) -> None:
-        """Wait until the child has ended, and reap it; it may have been reaped by the kernel."""
-        with suppress(ChildProcessError):  # SIGCHLD is ignored
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | _WALL)
+    def wait(self) -> os.waitid_result | None:
+        """Wait until the child has ended, and reap it; gives how, unless the kernel reaped it."""
         self._reaped = True
+        with suppress(ChildProcessError):  # SIGCHLD is ignored
+            return os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | _WALL)
+        return None
 
     def __enter__(self) -> Self:
         return self
