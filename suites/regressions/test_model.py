@@ -84,8 +84,9 @@ class World:
         """Do something that is possible; gives its name."""
         operations: list[Callable[[], bool]] = [
             self.start, self.start, self.kill, self.reap,
-            self.open, self.open_by_id, self.open_owner, self.close, self.close, self.mount, self.unmount,
-            self.make_socket, self.revive, self.send, self.receive, self.join, self.leave,
+            self.open, self.open_by_id, self.open_owner, self.close, self.close,
+            self.mount, self.unmount, self.make_socket, self.revive,
+            self.send, self.receive, self.join, self.leave,
         ]  # fmt: skip
         while not (operation := self.random.choice(operations))():
             pass

@@ -4,7 +4,7 @@
 from collections.abc import Iterator
 
 import pytest
-from nslib import Task, configured_mask
+from nslib import NS, Idle, Task, configured_mask
 
 
 @pytest.fixture
@@ -15,7 +15,14 @@ def joiner() -> Iterator[Task]:
 
 
 @pytest.fixture
-def target() -> Iterator[Task]:
+def target() -> Iterator[Idle]:
+    """A process with namespaces of its own of every type but time."""
+    with Idle(configured_mask(NS.TIME)) as process:
+        yield process
+
+
+@pytest.fixture
+def whole_target() -> Iterator[Task]:
     """A task with namespaces of its own of every type."""
     with Task(configured_mask()) as task:
         yield task
