@@ -185,7 +185,7 @@ def test_target_of_a_user_namespace_exits(reaper: signal.Handlers, joiner: Task)
 
 
 @pytest.mark.needs("net_ns", "active_refs")
-@pytest.mark.behaviour("SNS-43", "REG-05")
+@pytest.mark.behaviour("SNS-42", "SNS-43", "REG-05")
 def test_counts_are_in_balance_afterwards(joiner: Task, home: int) -> None:
     result = joiner.call(race_and_revive, joiner.give(home), 12)
     assert result.wrong == []
