@@ -14,7 +14,6 @@ from nslib import (
     active_ids,
     configured_mask,
     errno_of,
-    hold_each,
     limit_namespaces,
     list_all,
     list_into,
@@ -59,7 +58,7 @@ def test_list_is_right_after_failures() -> None:
 @pytest.mark.behaviour("REG-16")
 def test_list_is_right_after_tasks_were_killed() -> None:
     with Task(NS.USER | NS.PID | NS.MNT) as task, Idle(configured_mask(NS.TIME)) as other:
-        task.call(hold_each, [NS.UTS, NS.NET, NS.TIME])
+        task.call(unshare, NS.UTS | NS.NET | NS.TIME)
         child = task.spawn(NS.USER | NS.NET)
         child.call(unshare, NS.UTS)
         other.zombie()

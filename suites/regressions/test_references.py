@@ -41,9 +41,9 @@ Family = dict[NS, Held]
 
 
 def limit_all(number: int) -> None:
-    """Let the caller's user namespace have that many namespaces of each type."""
+    """Let a confined task have that many namespaces of each type, besides its own."""
     for kind in NS:
-        limit_namespaces(kind, number)
+        limit_namespaces(kind, number + (kind == NS.TIME))
 
 
 def make_family() -> Family:
@@ -62,8 +62,8 @@ def has_room() -> bool:
 
 @pytest.fixture
 def confined() -> Iterator[Task]:
-    """A task in a user namespace that may have one namespace of each type."""
-    with Task(NS.USER) as task:
+    """A task in a user namespace that may have one more namespace of each type."""
+    with Task(NS.USER | NS.TIME) as task:  # One can only return to what one owns.
         task.call(limit_all, 1)
         yield task
 
@@ -163,16 +163,14 @@ def hold_shortly() -> None:
 
 @pytest.mark.behaviour("REG-13")
 @pytest.mark.parametrize("make", [end_at_once, hold_shortly], ids=["together", "time"])
-def test_cycles_leave_no_reference(make: Callable[[], None]) -> None:
-    with Task(NS.USER) as task:
-        task.call(limit_all, 8)
-        first = max(list_all())
-        task.call(come_and_go, make, 60)
-        task.call(limit_all, 1)
-        wait_until(lambda: task.call(has_room), "room for a namespace of each type")
-        owner = ns_id(NS.USER, task.pid)
-        assert list_all(owner=owner) == []
-        assert owner <= first
+def test_cycles_leave_no_reference(make: Callable[[], None], confined: Task) -> None:
+    owner = ns_id(NS.USER, confined.pid)
+    before = list_all(owner=owner)
+    confined.call(limit_all, 8)
+    confined.call(come_and_go, make, 60)
+    assert list_all(owner=owner) == before == [ns_id(NS.TIME, confined.pid)]
+    confined.call(limit_all, 1)
+    wait_until(lambda: confined.call(has_room), "room for a namespace of each type")
 
 
 @pytest.mark.behaviour("REG-02")
@@ -180,7 +178,7 @@ def test_mount_namespaces_that_end_during_a_faulting_list(
     confined: Task, room: Room, meanwhile: Callable[..., Iterator[None]]
 ) -> None:
     confined.call(limit_namespaces, NS.MNT, 4)
-    kept: Held = confined.call(hold, NS.MNT)
+    kept: Held = confined.call(make_mnt_ns)
     request = ListRequest(NS.MNT, cursor=kept.id - 1)
     seen = set()
     for _ in meanwhile(confined, come_and_go, end_mnt_ns, 40):
@@ -191,6 +189,13 @@ def test_mount_namespaces_that_end_during_a_faulting_list(
     confined.call(release, [kept])
     confined.call(limit_namespaces, NS.MNT, 1)
     wait_until(lambda: confined.call(errno_of, end_mnt_ns) == 0, "room for a mount namespace")
+
+
+def make_mnt_ns() -> Held:
+    """A mount namespace that is held by an fd."""
+    with Idle(NS.MNT) as child:
+        fd = open_ns(NS.MNT, child.pid)
+    return Held(id_of(fd), fd)
 
 
 def end_mnt_ns() -> None:
