@@ -24,7 +24,7 @@ class TaskEndedError(Exception):
     """The task ended before it answered."""
 
 
-class TaskStuckError(Exception):
+class TaskStuckError(TimeoutError):
     """The task did not answer, or did not end, in time."""
 
 
