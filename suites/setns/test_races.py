@@ -32,7 +32,7 @@ from nslib.racing import Edge, Leaver
 
 pytestmark = pytest.mark.needs("user_ns", "uts_ns", "ipc_ns")
 
-TURNS = 40
+TURNS = 60
 
 
 @dataclass
