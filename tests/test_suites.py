@@ -13,8 +13,6 @@ import pytest
 from harness.catalogue import load
 from harness.collect import collect
 
-COMPLETE_AREAS = ("LNS-ARG", "LNS-PAG", "LNS-FLT", "LNS-PRM", "NSID", "NFH", "ACT", "PNS", "IOC")
-"""Areas of the catalogue in which every row must be tested; the others wait for their suites."""
 SUITES = Path(__file__).parents[1] / "suites"
 
 
@@ -96,12 +94,12 @@ class TestCatalogue:
 
 
 class TestCoverage:
-    def test_every_row_of_a_complete_area_is_tested_or_waived(self) -> None:
+    def test_every_row_is_either_tested_or_waived(self) -> None:
         tested = {row for test in collect().tests for row in test.behaviours}
-        rows = [row for row in load().values() if row.id.rpartition("-")[0] in COMPLETE_AREAS]
-        assert {row.id.rpartition("-")[0] for row in rows} == set(COMPLETE_AREAS)
-        assert [row.id for row in rows if row.id not in tested and not row.waived] == []
-        assert [row.id for row in rows if row.id in tested and row.waived] == []
+        waived = {row.id for row in load().values() if row.waived}
+        assert tested | waived == load().keys()
+        assert not tested & waived
+        assert len(waived) <= 20
 
     def test_every_suite_ends_with_the_oracle(self) -> None:
         last = {test.suite: test.id for test in collect().tests}
