@@ -335,7 +335,7 @@ class TestReport:
                 lambda _: None,
                 Judge(),
             )
-            goes_on = made._run("a", None, Settings(1.0, "WARNING: |BUG: "))
+            goes_on = made.run(["a"], Settings(1.0, "WARNING: |BUG: "))
             assert [one["event"] for one in sent] == ["start", "finish"]
             assert log.marks == ["start a", "finish a"]
             assert goes_on is not sent[1]["dirty"]
