@@ -110,8 +110,16 @@ class Session(Observer):
         if self._given_up:
             return
         self._pending = dict.fromkeys(tests)
+        barren = False
         while self._pending and not self._given_up:
-            self._fruitless = 0 if self._boot(why, cold=cold) else self._fruitless + 1
+            due = len(self._pending)
+            # After a boot that brought nothing the next is cold: that tells who is at fault.
+            restored = self._boot(why, cold=cold or barren)
+            barren = len(self._pending) == due
+            if not barren:
+                self._fruitless = 0
+            elif not restored:
+                self._fruitless += 1
             if self._fruitless == _FRUITLESS_BOOTS:
                 self._given_up = self._boots[-1].end
             why = f"resume after: {self._boots[-1].end}"
@@ -126,10 +134,8 @@ class Session(Observer):
                 self._results[test] = replace(known, reason=self._given_up)
 
     def _boot(self, why: str, *, cold: bool) -> bool:
-        """Run what is pending in one guest; False if that one was of no use at all.
-
-        A snapshot that turns out to be unfit is no fault of the kernel's.
-        """
+        """Run what is pending in one guest; True if that came from a snapshot, in which case it
+        is no fault of the kernel's if it was of no use."""
         number = len(self._boots) + 1
         choice = self._acceleration.current()
         self._progress.booting(self._spec, number, choice.accel, why)
@@ -141,7 +147,6 @@ class Session(Observer):
         )
         self._first_test = None
         self._started = time.monotonic()
-        due = len(self._pending)
         with ExitStack() as stack:
             guest = self._guest(number, choice, stack, cold=cold)
             try:
@@ -150,7 +155,7 @@ class Session(Observer):
                 self._end(guest, number, Ending("interrupted"))
                 raise
         self._end(guest, number, ending)
-        return guest.restored or len(self._pending) < due
+        return guest.restored
 
     def _guest(self, number: int, choice: Choice, stack: ExitStack, *, cold: bool) -> Boot:
         """Start a guest, from a snapshot if that is allowed and there is one."""
