@@ -46,5 +46,8 @@ class Snapshot:
 
     def drop(self, why: str) -> None:
         """Remove the snapshot, as it is of no use."""
-        snapshots.path(self._key).unlink(missing_ok=True)
+        try:
+            snapshots.path(self._key).unlink(missing_ok=True)
+        except OSError as error:  # a cache that somebody else owns
+            why = f"{why}; but {error.filename} cannot be removed: {error.strerror}"
         self._note(f"snapshot dropped: {why}")
