@@ -118,9 +118,10 @@ def load(guest: Boot, archive: bytes, user_scale: float) -> tuple[str, ...]:
     Raises BootError when it does not answer in time.
     """
     assert guest.hello is not None
-    mailbox = guest.machine.fill_mailbox if guest.hello.mailbox else None
-    guest.channel.load(archive, mailbox)
-    return _expect(Ready, guest, _LOAD_SECONDS * _scale(guest.hello, user_scale)).features
+    fits = guest.hello.mailbox and len(archive) <= guest.machine.mailbox_size
+    seconds = _LOAD_SECONDS * _scale(guest.hello, user_scale)
+    guest.channel.load(archive, guest.machine.fill_mailbox if fits else None, seconds)
+    return _expect(Ready, guest, seconds).features
 
 
 def _scale(hello: Hello, user_scale: float) -> float:
