@@ -3,8 +3,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from harness import boot as booting
@@ -82,6 +82,7 @@ class Session(Observer):
         self._given_up = ""
         self._first_test: float | None = None
         self._snapshot: Snapshot | None = None
+        self._unsavable = False
         self._about = KernelResult(
             self._spec, job.kernel.release, job.kernel.arch, job.kernel.sha256, qemu=str(job.qemu)
         )
@@ -176,7 +177,7 @@ class Session(Observer):
                 return self._work(guest)
             booting.wait_for_agent(guest, choice, self._job.timeout_scale)
             self._acceleration.confirm(choice.accel)
-            with self._snapshot.kept(guest) if self._snapshot else nullcontext():
+            with self._kept(guest):
                 return self._work(guest)
         except BootError as error:
             self._show(guest, str(error))
@@ -187,6 +188,19 @@ class Session(Observer):
                 if choice.provisional and not another_way:
                     self._given_up = f"--accel kvm: {error}; use --accel auto or tcg"
             return Ending(str(error))
+
+    @contextmanager
+    def _kept(self, guest: Boot) -> Iterator[None]:
+        """Save a guest that is ready, unless that has failed before: a QEMU that broke down over
+        it would do so in every boot."""
+        if self._snapshot is None or self._unsavable:
+            yield
+            return
+        try:
+            with self._snapshot.kept(guest):
+                yield
+        finally:
+            self._unsavable = self._snapshot.failed
 
     def _drop(self, why: str) -> None:
         if self._snapshot:

@@ -40,7 +40,7 @@ def key(spec: MachineSpec, kernel: str, image: str, qemu: str) -> str:
 
     `kernel` and `image` name the content of those files, `qemu` the version.
     """
-    program, *argv = command(spec, Descriptors(0, 1, 2, 3, 4))
+    argv = command(spec, Descriptors(0, 1, 2, 3, 4))[1:]
     # Where the cache is shapes nothing.
     files = {word: "" for word in argv if word.startswith(f"{cache_dir()}/")}
     files |= {str(spec.kernel): kernel, str(spec.image): image}
