@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests that do something to the process which waits for the next one; that one must not notice."""
 
+import contextlib
 import os
 import random
 import signal
@@ -17,6 +18,13 @@ def is_well() -> None:
     assert not signal.sigpending()
 
 
+def reach_all(number: signal.Signals) -> None:
+    """Send a signal to all processes; one that is made ready meanwhile gets the time to be."""
+    time.sleep(0.2)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, number)
+
+
 def test_sees_time_and_randomness(request: pytest.FixtureRequest) -> None:
     request.node.user_properties.extend(
         [
@@ -29,7 +37,7 @@ def test_sees_time_and_randomness(request: pytest.FixtureRequest) -> None:
 
 
 def test_murders() -> None:
-    os.kill(-1, signal.SIGKILL)
+    reach_all(signal.SIGKILL)
 
 
 def test_gets_over_murder() -> None:
@@ -37,7 +45,7 @@ def test_gets_over_murder() -> None:
 
 
 def test_halts() -> None:
-    os.kill(-1, signal.SIGSTOP)
+    reach_all(signal.SIGSTOP)
 
 
 def test_gets_over_halt() -> None:
@@ -45,7 +53,7 @@ def test_gets_over_halt() -> None:
 
 
 def test_interrupts() -> None:
-    os.kill(-1, signal.SIGINT)
+    reach_all(signal.SIGINT)
 
 
 def test_gets_over_interrupt() -> None:
