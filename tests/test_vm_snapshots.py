@@ -61,6 +61,13 @@ def starts(run: Run) -> list[str]:
     return [boot.start for boot in run.kernel().boots]
 
 
+def heavy(suites: Path, size: int) -> Path:
+    """Make a copy of the suites that is larger by what does not get smaller when it is packed."""
+    shutil.copytree(GUEST_TESTS, suites)
+    (suites / "waiting/ballast.py").write_text(f'"""{os.urandom(size // 2).hex()}"""\n')
+    return suites
+
+
 def snapshots(cache: Path) -> list[Path]:
     return list((cache / "snapshots").glob("[!.]*"))
 
@@ -118,7 +125,7 @@ class TestVerdicts:
 
 @pytest.mark.usefixtures("cold")
 class TestWhatIsNew:
-    """Time, randomness and tests are those of the run, not of the snapshot."""
+    """Time, randomness and tests are those of the run, however many, not of the snapshot."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -126,7 +133,7 @@ class TestWhatIsNew:
         cls, tmp_path_factory: pytest.TempPathFactory, kernel: str, cache: Path
     ) -> tuple[Run, float, float]:
         folder = tmp_path_factory.mktemp("edited")
-        suites = shutil.copytree(GUEST_TESTS, folder / "suites")
+        suites = heavy(folder / "suites", 6 << 20)
         file = suites / "waiting/test_waiting.py"
         file.write_text(file.read_text().replace('"original"', '"new text"'))
         before = time.time()
@@ -290,7 +297,8 @@ class TestSerialPort:
 
     @pytest.mark.parametrize("option", ["pci=off", "lockdown=integrity"])
     def test_suites_come_another_way(self, tmp_path: Path, kernel: str, option: str) -> None:
-        options = ("-k", LOOK, "--append", option, "--no-snapshot")
+        suites = heavy(tmp_path / "suites", 1 << 19)
+        options = ("--tests", str(suites), "-k", LOOK, "--append", option, "--no-snapshot")
         before = time.time()
         run = completed(tmp_path / "run", kernel, *options)
         assert (run.process.returncode, run.outcomes()) == (0, {LOOK: "pass"})
