@@ -118,9 +118,10 @@ def load(guest: Boot, archive: bytes, user_scale: float) -> tuple[str, ...]:
     Raises BootError when it does not answer in time.
     """
     assert guest.hello is not None
-    mailbox = guest.machine.fill_mailbox if guest.hello.mailbox else None
-    guest.channel.load(archive, mailbox)
-    return _expect(Ready, guest, _LOAD_SECONDS * _scale(guest.hello, user_scale)).features
+    fits = guest.hello.mailbox and len(archive) <= guest.machine.mailbox_size
+    seconds = _LOAD_SECONDS * _scale(guest.hello, user_scale)
+    guest.channel.load(archive, guest.machine.fill_mailbox if fits else None, seconds)
+    return _expect(Ready, guest, seconds).features
 
 
 def _scale(hello: Hello, user_scale: float) -> float:
@@ -134,7 +135,7 @@ def _expect(kind: type[Wanted], guest: Boot, seconds: float) -> Wanted:
         if isinstance(event, kind):
             return event
         if isinstance(event, Broken):
-            guest.notes.append(f"{event.what}: {_last_line(event.detail)}")
+            _note(guest, event)
     raise BootError(_why_not_ready(guest, seconds))
 
 
@@ -172,11 +173,18 @@ def _take(guest: Boot, event: Event, observer: Observer) -> Ending | None:
             guest.strays += 1
         case Broken(what="agent"):
             return Ending("the agent failed", guest.running, Outcome.ERROR, event.detail)
+        case Broken():
+            # A file that cannot be imported, which shows when its first test is due.
+            _note(guest, event)
         case Done() if guest.due:
             return Ending(f"the guest is done, with no word on {number(len(guest.due), 'test')}")
         case Done():
             return Ending("clean")
     return None
+
+
+def _note(guest: Boot, broken: Broken) -> None:
+    guest.notes.append(f"{broken.what}: {_last_line(broken.detail)}")
 
 
 def _vanished(guest: Boot) -> Ending:

@@ -14,8 +14,9 @@ from harness.guest.wire import Decoder, Message, encode
 from vm.errors import ConfigError
 
 # In base64 well below the longest line; an emulated serial port takes 40 kB/s.
-_PART = 1 << 18
+_PART = 1 << 16
 _SEND_SECONDS = 60
+_BACKLOG = 1 << 14
 _SEED = 32
 
 
@@ -34,17 +35,23 @@ class Channel:
         """How many lines came that were no events."""
         return self._decoder.rubbish
 
-    def load(self, archive: bytes, mailbox: Callable[[bytes], None] | None) -> None:
+    def load(self, archive: bytes, mailbox: Callable[[bytes], None] | None, seconds: float) -> None:
         """Hand the suites over, in the `mailbox` if there is one, else through the channel; and
-        what a guest that was asleep does not know: the time, and fresh randomness."""
+        what a guest that was asleep does not know: the time, and fresh randomness.
+
+        A guest that takes longer than `seconds` for a part gets no more.
+        """
         where: Message = {}
         if mailbox is not None:
             mailbox(archive)
             where["length"] = len(archive)
         else:
+            # The time that follows must not be old when it arrives.
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BACKLOG)
             for start in range(0, len(archive), _PART):
                 part = base64.b64encode(archive[start : start + _PART])
-                self._send({"command": "part", "data": part.decode()})
+                if not self._send({"command": "part", "data": part.decode()}, seconds):
+                    return
         seed = base64.b64encode(os.urandom(_SEED))
         self._send({"command": "load", "time": time.time_ns(), "seed": seed.decode(), **where})
 
@@ -85,8 +92,10 @@ class Channel:
         self._decoder.rubbish += 1
         return None
 
-    def _send(self, command: Message) -> None:
+    def _send(self, command: Message, seconds: float = _SEND_SECONDS) -> bool:
         # The guest may have gone meanwhile; the next `receive` tells.
         with contextlib.suppress(OSError):
-            self._connection.settimeout(_SEND_SECONDS)
+            self._connection.settimeout(seconds)
             self._connection.sendall(encode(command))
+            return True
+        return False

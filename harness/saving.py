@@ -2,7 +2,7 @@
 """Saving a guest that is ready, beside the run that goes on in it."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from vm import snapshots
@@ -46,10 +46,12 @@ class Saving:
 
 
 @contextmanager
-def saving(machine: Machine, key: str, about: Mapping[str, object]) -> Iterator[Saving]:
+def saving(
+    machine: Machine, key: str, about: Mapping[str, object], failed: Callable[[str], None]
+) -> Iterator[Saving]:
     """Begin to save a guest that is idle, and yield as soon as it may work again.
 
-    The snapshot is there when the block is left.
+    The snapshot is there when the block is left, however it is left, or `failed` is told why not.
     """
     saving = Saving(machine, key, about)
     try:
@@ -57,3 +59,5 @@ def saving(machine: Machine, key: str, about: Mapping[str, object]) -> Iterator[
         yield saving
     finally:
         saving.wait()
+        if saving.failure:
+            failed(saving.failure)

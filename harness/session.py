@@ -3,8 +3,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from harness import boot as booting
@@ -82,6 +82,7 @@ class Session(Observer):
         self._given_up = ""
         self._first_test: float | None = None
         self._snapshot: Snapshot | None = None
+        self._unsavable = False
         self._about = KernelResult(
             self._spec, job.kernel.release, job.kernel.arch, job.kernel.sha256, qemu=str(job.qemu)
         )
@@ -110,8 +111,16 @@ class Session(Observer):
         if self._given_up:
             return
         self._pending = dict.fromkeys(tests)
+        barren = False
         while self._pending and not self._given_up:
-            self._fruitless = 0 if self._boot(why, cold=cold) else self._fruitless + 1
+            due = len(self._pending)
+            # After a boot that brought nothing the next is cold: that tells who is at fault.
+            restored = self._boot(why, cold=cold or barren)
+            barren = len(self._pending) == due
+            if not barren:
+                self._fruitless = 0
+            elif not restored:
+                self._fruitless += 1
             if self._fruitless == _FRUITLESS_BOOTS:
                 self._given_up = self._boots[-1].end
             why = f"resume after: {self._boots[-1].end}"
@@ -126,10 +135,8 @@ class Session(Observer):
                 self._results[test] = replace(known, reason=self._given_up)
 
     def _boot(self, why: str, *, cold: bool) -> bool:
-        """Run what is pending in one guest; False if that one was of no use at all.
-
-        A snapshot that turns out to be unfit is no fault of the kernel's.
-        """
+        """Run what is pending in one guest; True if that came from a snapshot, in which case it
+        is no fault of the kernel's if it was of no use."""
         number = len(self._boots) + 1
         choice = self._acceleration.current()
         self._progress.booting(self._spec, number, choice.accel, why)
@@ -141,7 +148,6 @@ class Session(Observer):
         )
         self._first_test = None
         self._started = time.monotonic()
-        due = len(self._pending)
         with ExitStack() as stack:
             guest = self._guest(number, choice, stack, cold=cold)
             try:
@@ -150,7 +156,7 @@ class Session(Observer):
                 self._end(guest, number, Ending("interrupted"))
                 raise
         self._end(guest, number, ending)
-        return guest.restored or len(self._pending) < due
+        return guest.restored
 
     def _guest(self, number: int, choice: Choice, stack: ExitStack, *, cold: bool) -> Boot:
         """Start a guest, from a snapshot if that is allowed and there is one."""
@@ -171,7 +177,7 @@ class Session(Observer):
                 return self._work(guest)
             booting.wait_for_agent(guest, choice, self._job.timeout_scale)
             self._acceleration.confirm(choice.accel)
-            with self._snapshot.kept(guest) if self._snapshot else nullcontext():
+            with self._kept(guest):
                 return self._work(guest)
         except BootError as error:
             self._show(guest, str(error))
@@ -182,6 +188,19 @@ class Session(Observer):
                 if choice.provisional and not another_way:
                     self._given_up = f"--accel kvm: {error}; use --accel auto or tcg"
             return Ending(str(error))
+
+    @contextmanager
+    def _kept(self, guest: Boot) -> Iterator[None]:
+        """Save a guest that is ready, unless that has failed before: a QEMU that broke down over
+        it would do so in every boot."""
+        if self._snapshot is None or self._unsavable:
+            yield
+            return
+        try:
+            with self._snapshot.kept(guest):
+                yield
+        finally:
+            self._unsavable = self._snapshot.failed
 
     def _drop(self, why: str) -> None:
         if self._snapshot:

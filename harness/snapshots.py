@@ -17,12 +17,13 @@ from vm.errors import ConfigError, SnapshotError
 class Snapshot:
     """The snapshot with a key, whether it is there or not; `note` tells the user what went wrong.
 
-    Whatever does, the run goes on with a guest that boots.
+    Whatever does, the run goes on with a guest that boots. `failed`: it could not be made.
     """
 
     def __init__(self, key: str, note: Callable[[str], None]) -> None:
         self._key = key
         self._note = note
+        self.failed = False
 
     def thaw(self, stack: ExitStack) -> Sleeper | None:
         """Return the guest to go on with, until `stack` ends; None if there is none fit for it."""
@@ -39,12 +40,17 @@ class Snapshot:
     def kept(self, guest: Boot) -> Iterator[None]:
         """Save a guest that has said hello; it may be given work in the block."""
         assert guest.hello is not None
-        with saving(guest.machine, self._key, asdict(guest.hello)) as made:
+        with saving(guest.machine, self._key, asdict(guest.hello), self._fail):
             yield
-        if made.failure:
-            self._note(made.failure)
+
+    def _fail(self, why: str) -> None:
+        self.failed = True
+        self._note(why)
 
     def drop(self, why: str) -> None:
         """Remove the snapshot, as it is of no use."""
-        snapshots.path(self._key).unlink(missing_ok=True)
+        try:
+            snapshots.path(self._key).unlink(missing_ok=True)
+        except OSError as error:  # a cache that somebody else owns
+            why = f"{why}; but {error.filename} cannot be removed: {error.strerror}"
         self._note(f"snapshot dropped: {why}")

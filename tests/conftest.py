@@ -3,6 +3,7 @@ import functools
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import sys
@@ -154,6 +155,14 @@ class Stage:
         """QEMU's arguments in every boot so far."""
         return fake_qemu.boots(self.folder)
 
+    def saves(self) -> None:
+        """Have guests saved when they have said hello."""
+        self.monkeypatch.setattr("harness.session.can_save", lambda _: True)
+
+    def snapshots(self) -> list[Path]:
+        """What there is in the cache."""
+        return [*(self.cache / "snapshots").glob("[!.]*")]
+
     def has_kvm(self, first_line_seconds: float = 5) -> None:
         """Have a /dev/kvm that opens."""
         (self.folder / "kvm").touch()
@@ -216,6 +225,7 @@ def stage(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("NSCONFORM_CACHE", str(cache_of_stages))
     (cache_of_stages / "accel.json").unlink(missing_ok=True)
+    shutil.rmtree(cache_of_stages / "snapshots", ignore_errors=True)
     monkeypatch.setattr("vm.accel._KVM", tmp_path / "kvm")
     monkeypatch.setattr("vm.console._SYSRQ_SECONDS", 0.01)
     monkeypatch.setattr("vm.interpreter.guest_files", lambda: {"nothing": Entry(b"")})

@@ -3,8 +3,8 @@
 
 `install` puts a program in a folder that virtme-run, or the harness, starts as QEMU. Boot after
 boot it performs the next list of steps of that folder's script, the last one again and again. Its
-console is its standard input and output; the results channel is the inherited socket that the
-harness names on the command line. A step is what the functions below return.
+console is its standard input and output; results channel and monitor are the inherited sockets
+that the harness names on the command line. A step is what the functions below return.
 """
 
 import json
@@ -13,6 +13,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 import tty
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +51,8 @@ def event(kind: str, **fields: object) -> Step:
 
 
 def hello(**fields: object) -> Step:
-    """Say hello as the agent of a fast guest."""
-    return event("hello", **{"release": RELEASE, "uptime": 1.0, **fields})
+    """Say hello as the agent of a fast guest; one that was saved goes on behind that."""
+    return ["hello", {"release": RELEASE, "uptime": 1.0, **fields}]
 
 
 def serve(**special: Sequence[Step] | str) -> Step:
@@ -84,6 +85,16 @@ def die() -> Step:
 def interrupt() -> Step:
     """Send SIGTERM to the process that started QEMU."""
     return ["interrupt"]
+
+
+def refuse(*commands: str) -> Step:
+    """As the first step: have the monitor refuse these commands."""
+    return ["refuse", commands]
+
+
+def break_down(command: str) -> Step:
+    """As the first step: have QEMU be gone when the monitor gets this command."""
+    return ["break_down", command]
 
 
 def end(status: int = 0) -> Step:
@@ -123,7 +134,20 @@ class _Player:
         self._accel = "kvm" if "accel=kvm" in argv else "tcg"
         option = next(word for word in argv if word.startswith("socket,id=results,"))
         self._channel = socket.socket(fileno=int(option.rpartition("=")[2]))
+        self._monitor = _Monitor(argv)
+        self._resumed = "-incoming" in argv
         self._test = ""
+
+    def perform(self, steps: Sequence[Step]) -> None:
+        """Play a whole boot, or what is left of it for a guest that was saved."""
+        kinds = [step[0] for step in steps]
+        first = next((n for n, kind in enumerate(kinds) if kind not in _OF_THE_MONITOR), 0)
+        self.play(steps[:first])
+        self._monitor.start()
+        if self._resumed:
+            self._monitor.going_on.wait()
+            first = max(first, kinds.index("hello") + 1)
+        self.play(steps[first:])
 
     def play(self, steps: Sequence[Step]) -> None:
         for kind, *arguments in steps:
@@ -137,6 +161,15 @@ class _Player:
 
     def _raw(self, text: str) -> None:
         self._channel.sendall(text.encode("latin-1"))
+
+    def _hello(self, fields: Mapping[str, object]) -> None:
+        self.play([event("hello", **fields)])
+
+    def _refuse(self, commands: Sequence[str]) -> None:
+        self._monitor.refused = commands
+
+    def _break_down(self, command: str) -> None:
+        self._monitor.last = command
 
     def _pause(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -177,12 +210,57 @@ class _Player:
                 yield json.loads(line)
 
 
+_OF_THE_MONITOR = ("refuse", "break_down")
+STATE = b"a fake state"
+
+
+class _Monitor(threading.Thread):
+    """Obeys the harness: `going_on` is set when a guest that was asleep may go on."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        super().__init__(daemon=True)
+        self.refused: Sequence[str] = ()
+        self.last = ""
+        self.going_on = threading.Event()
+        option = next(word for word in argv if word.startswith("socket,id=monitor,"))
+        self._connection = socket.socket(fileno=int(option.rpartition("=")[2]))
+
+    def run(self) -> None:
+        self._say({"QMP": {}})
+        # The harness sends one command, without a line feed, and waits for its answer.
+        while data := self._connection.recv(1 << 16):
+            command = json.loads(data)
+            if command["execute"] == self.last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if command["execute"] in self.refused:
+                self._say({"error": {"desc": "not today"}})
+            else:
+                self._say({"return": self._obey(command["execute"], command["arguments"])})
+
+    def _obey(self, command: str, arguments: Mapping[str, Any]) -> Mapping[str, object]:
+        if command == "migrate":
+            self._file(arguments).write_bytes(STATE)
+        elif command == "migrate-incoming":
+            if self._file(arguments).read_bytes() != STATE:
+                os.write(2, b"qemu: not a state of mine\n")
+                os._exit(1)
+        elif command == "cont":
+            self.going_on.set()
+        return {"status": "completed"} if command == "query-migrate" else {}
+
+    def _file(self, arguments: Mapping[str, Any]) -> Path:
+        return Path(arguments["uri"].removeprefix("file:"))
+
+    def _say(self, message: object) -> None:
+        self._connection.sendall(json.dumps(message).encode() + b"\r\n")
+
+
 def _main(folder: Path, argv: Sequence[str]) -> None:
     number = len(boots(folder))
     with (folder / "boots.jsonl").open("a") as log:
         log.write(json.dumps(argv) + "\n")
     script = json.loads((folder / "script.json").read_text())
-    _Player(argv).play(script[min(number, len(script) - 1)])
+    _Player(argv).perform(script[min(number, len(script) - 1)])
 
 
 if __name__ == "__main__":

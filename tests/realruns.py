@@ -83,10 +83,11 @@ class Run:
 
     def guests(self) -> list[psutil.Process]:
         """The processes of its guests: QEMU and virtme-run."""
-        running = psutil.process_iter(["cmdline"])
-        words = ((process, " ".join(process.info["cmdline"] or [])) for process in running)
-        mark = _mark(self.folder)
-        return [process for process, line in words if mark in line and "virtme" in line
+        running = psutil.process_iter(["cmdline", "environ"])
+        place = str(self.folder / "tmp")
+        return [process for process in running
+                if (process.info["environ"] or {}).get("TMPDIR") == place
+                and "virtme" in " ".join(process.info["cmdline"] or [])
                 and process.pid != self.process.pid]  # fmt: skip
 
     def leftovers(self) -> list[str]:
@@ -103,19 +104,26 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 @contextmanager
-def running(folder: Path, kernel: str, *options: str) -> Iterator[Run]:
+def running(folder: Path, kernel: str, *options: str, cache: Path | None = None) -> Iterator[Run]:
     """Run `nsconform run` on the tests that misbehave, emulated and without retries; whatever is
-    left of it in the end is killed."""
+    left of it in the end is killed.
+
+    Its guests are those of no other run, so that it begins with a boot, unless it is given a
+    `cache` of its own.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "tmp").mkdir()
     argv = [sys.executable, "-m", "harness", "run", "--tests", str(GUEST_TESTS), "--retries", "0"]
-    argv += ["--results", str(folder / "results"), "--append", _mark(folder)]
+    argv += ["--results", str(folder / "results")]
+    if cache is None:
+        argv += ["--append", f"nsconform.run={folder.resolve()}"]
+    own_cache = {"NSCONFORM_CACHE": str(cache)} if cache else {}
     argv += [*options, kernel] if "--accel" in options else ["--accel", "tcg", *options, kernel]
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(
             argv,
             cwd=ROOT,
-            env=os.environ | {"TMPDIR": str(folder / "tmp")},
+            env=os.environ | {"TMPDIR": str(folder / "tmp")} | own_cache,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
@@ -132,9 +140,9 @@ def running(folder: Path, kernel: str, *options: str) -> Iterator[Run]:
             guest.kill()
 
 
-def completed(folder: Path, kernel: str, *options: str) -> Run:
+def completed(folder: Path, kernel: str, *options: str, cache: Path | None = None) -> Run:
     """Run `nsconform run` as `running` does, to its end."""
-    with running(folder, kernel, *options) as run:
+    with running(folder, kernel, *options, cache=cache) as run:
         run.wait()
     return run
 
@@ -145,8 +153,3 @@ def mutant() -> Path:
     if not image.exists():
         pytest.skip(f"no kernel with bugs to switch on: {image} is not there")
     return image
-
-
-def _mark(folder: Path) -> str:
-    """A word for the kernel's command line, by which the processes of a run can be told."""
-    return f"nsconform.run={folder.resolve()}"

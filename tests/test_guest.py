@@ -335,7 +335,7 @@ class TestReport:
                 lambda _: None,
                 Judge(),
             )
-            goes_on = made._run("a", None, Settings(1.0, "WARNING: |BUG: "))
+            goes_on = made.run(["a"], Settings(1.0, "WARNING: |BUG: "))
             assert [one["event"] for one in sent] == ["start", "finish"]
             assert log.marks == ["start a", "finish a"]
             assert goes_on is not sent[1]["dirty"]
@@ -409,7 +409,11 @@ while "odd) name (" not in [census._name(pid) for pid in census._living_children
     time.sleep(0.01)
     if time.monotonic() > started + 20:
         break
-left = census.end_leftovers()
+# One more process, which has no part in that.
+if (spare := os.fork()) == 0:
+    open("/proc/self/comm", "w").write("spare")
+    time.sleep(1000)
+left = census.end_leftovers(spare)
 print(json.dumps([sorted(left.names), left.immortal, sorted(census._children())]))
 """
 
@@ -427,6 +431,7 @@ class TestLeftovers:
         assert not immortal
         assert children == []
         assert len(names) == 2
+        assert not [name for name in names if "spare" in name]
 
 
 class TestKernelLog:

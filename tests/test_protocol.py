@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
+import base64
 import json
+import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.events import Broken, Done, Event, Finish, Heartbeat, Hello, Ready, Start
+from harness.guest.wire import LINE_LIMIT
 from harness.protocol import Channel
 from harness.results import Outcome
 
@@ -139,6 +145,36 @@ class TestSend:
         assert self.command(guest) == {
             "command": "run", "tests": ["a", "b"], "timeout_scale": 2.5, "splat": "BUG: "
         }  # fmt: skip
+
+    def test_suites_in_the_mailbox(self, guest: Guest) -> None:
+        mailbox: list[bytes] = []
+        guest.channel.load(b"suites", mailbox.append, SECONDS)
+        command = self.command(guest)
+        assert isinstance(command, dict)
+        assert (command["command"], command["length"]) == ("load", 6)
+        assert abs(command["time"] / 1e9 - time.time()) < SECONDS
+        assert len(base64.b64decode(command["seed"])) == 32
+        assert mailbox == [b"suites"]
+
+    def test_suites_in_parts(self, guest: Guest) -> None:
+        archive = os.urandom(1 << 20)
+        sending = threading.Thread(target=guest.channel.load, args=(archive, None, SECONDS))
+        sending.start()
+        with guest.socket.makefile("rb") as stream:
+            commands: list[dict[str, Any]] = []
+            while not commands or commands[-1]["command"] != "load":
+                line = stream.readline()
+                commands += [json.loads(line)] if line.strip() else []
+                assert len(line) < LINE_LIMIT // 2
+        sending.join()
+        *parts, load = commands
+        assert b"".join(base64.b64decode(part["data"]) for part in parts) == archive
+        assert "length" not in load
+
+    def test_suites_that_nobody_takes_in(self, guest: Guest) -> None:
+        started = time.monotonic()
+        guest.channel.load(os.urandom(1 << 20), None, 0.1)
+        assert time.monotonic() - started < SECONDS
 
     def test_to_a_guest_that_is_gone(self, guest: Guest) -> None:
         guest.socket.close()

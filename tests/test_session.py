@@ -197,6 +197,14 @@ class TestResultsChannel:
         stage.plays(with_two(raw(b"x" * (5 << 20)), finish("pass")))
         assert stage.run().status == 0
 
+    def test_file_that_cannot_be_imported_is_told(self, stage: Stage) -> None:
+        why = "Traceback\nModuleNotFoundError: No module named 'x'\n"
+        broken = event("broken", what="alpha/test_alpha.py", detail=why)
+        stage.plays(with_two(broken, finish("error", reason="no such test")))
+        finished = stage.run()
+        assert finished.status == 1
+        assert "alpha/test_alpha.py: ModuleNotFoundError: No module named 'x'\n" in finished.err
+
     def test_events_of_other_tests_are_not_believed(self, stage: Stage) -> None:
         forged = [
             event("start", test="nobody::asked"),

@@ -90,6 +90,11 @@ class Machine:
         self._files = ends.files
         self._monitor = Monitor(ends.monitor)
 
+    @property
+    def mailbox_size(self) -> int:
+        """How many bytes of memory the guest shares with us."""
+        return os.fstat(self._files.mailbox).st_size
+
     def fill_mailbox(self, content: bytes) -> None:
         """Put `content` at the beginning of the memory that the guest shares with us."""
         os.pwrite(self._files.mailbox, content, 0)
@@ -105,9 +110,13 @@ class Machine:
 
         Raises SnapshotError where QEMU cannot do that.
         """
-        with self._monitor.paused():
+        with self._monitor.paused(), contextlib.ExitStack() as copies:
             self._monitor.write_state(path_of(self._files.state), _STATE_SECONDS)
-            yield self._files.memory, self._files.state
+            # The caller is another thread, which goes on for a moment when the guest is ended.
+            memory, state = (
+                _copy(file, copies) for file in (self._files.memory, self._files.state)
+            )
+            yield memory, state
 
     def end(self) -> None:
         """End the guest at once, and wait until all that it said is in the log."""
@@ -188,6 +197,12 @@ def _nameless(purpose: str, ours: contextlib.ExitStack) -> int:
     descriptor = os.memfd_create(f"nsconform-{purpose}")
     ours.callback(os.close, descriptor)
     return descriptor
+
+
+def _copy(descriptor: int, ours: contextlib.ExitStack) -> int:
+    copy = os.dup(descriptor)
+    ours.callback(os.close, copy)
+    return copy
 
 
 def _terminal(ours: contextlib.ExitStack, guests: contextlib.ExitStack) -> tuple[int, int]:

@@ -25,8 +25,9 @@ class Monitor:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Stop the guest's CPUs and clocks, and let them go on at the end of the block."""
-        self._do("stop")
         try:
+            # If the answer alone is late, the guest has to go on all the same.
+            self._do("stop")
             yield
         finally:
             self._do("cont")

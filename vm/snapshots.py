@@ -9,8 +9,10 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -38,11 +40,16 @@ def key(spec: MachineSpec, kernel: str, image: str, qemu: str) -> str:
 
     `kernel` and `image` name the content of those files, `qemu` the version.
     """
-    argv = command(spec, Descriptors(0, 1, 2, 3, 4))
-    files = {str(spec.kernel): kernel, str(spec.image): image}
-    parts = [files.get(word, word) for word in argv] + [qemu, str(spec.qemu)]
-    # Under TCG the CPU is QEMU's own; with KVM the guest sees that of the host.
+    argv = command(spec, Descriptors(0, 1, 2, 3, 4))[1:]
+    # Where the cache is shapes nothing.
+    files = {word: "" for word in argv if word.startswith(f"{cache_dir()}/")}
+    files |= {str(spec.kernel): kernel, str(spec.image): image}
+    # What virtme-run adds to its command line depends on its version alone.
+    parts = [files.get(word, word) for word in argv]
+    parts += [qemu, str(spec.qemu), importlib.metadata.version("virtme-ng")]
+    # Under TCG the CPU is QEMU's own; with KVM the guest sees that of the host and of its kernel.
     if spec.accel is Accel.KVM:
+        parts.append(platform.release())
         parts += sorted({line for line in _CPUINFO.read_text().splitlines() if _is_model(line)})
     return hashlib.sha256("\0".join([_MAGIC.decode(), *parts]).encode()).hexdigest()[:24]
 
@@ -71,15 +78,22 @@ def thawed(snapshot: Path) -> Iterator[Thawed]:
 
     Raises SnapshotError if it is not what was saved, FileNotFoundError if there is none.
     """
-    with snapshot.open("rb") as stream, contextlib.ExitStack() as files:
+    with contextlib.ExitStack() as files:
+        try:
+            content = _content(snapshot, files)
+        except FileNotFoundError:
+            raise
+        # What is damaged can hold any number.
+        except (OSError, ValueError, OverflowError) as error:
+            raise SnapshotError(f"the snapshot {snapshot.name} is of no use: {error}") from None
+        yield content
+
+
+def _content(snapshot: Path, files: contextlib.ExitStack) -> Thawed:
+    with snapshot.open("rb") as stream:
         mark_used(snapshot)
         memory, state = (_nameless(name, files) for name in ("memory", "state"))
-        try:
-            about = _read(_Reader(stream), memory, state)
-        except (OSError, ValueError) as error:
-            raise SnapshotError(f"the snapshot {snapshot.name} is of no use: {error}") from None
-        stream.close()
-        yield Thawed(about, memory, state)
+        return Thawed(_read(_Reader(stream), memory, state), memory, state)
 
 
 def _nameless(purpose: str, files: contextlib.ExitStack) -> int:

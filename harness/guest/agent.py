@@ -6,6 +6,7 @@ its child. It says `hello`, takes in the suites, runs the tests that it is told 
 """
 
 import base64
+import contextlib
 import gc
 import os
 import platform
@@ -78,6 +79,7 @@ class Agent:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Serve the harness until it has no more tests."""
+        _wait_for_children()
         suites = Suites(session, self._folder)
         runner = Runner(self._channel.send, suites.item, self.judge)
         gc.collect()
@@ -108,7 +110,7 @@ class Agent:
             cpus=os.cpu_count(),
             uptime=time.clock_gettime(time.CLOCK_BOOTTIME),
             lacking=self._lacking,
-            mailbox=mailbox.exists(),
+            mailbox=mailbox.is_readable(),
         )
 
     def _load(self, command: Message) -> None:
@@ -127,6 +129,13 @@ def _rehearsal(session: pytest.Session, folder: str) -> pytest.Item:
     """Return a test that does nothing but take the way that all tests take."""
     module = pytest.Module.from_parent(session, path=Path(folder, "rehearsal.py"))
     return pytest.Function.from_parent(module, name="rehearsal", callobj=lambda: None)
+
+
+def _wait_for_children() -> None:
+    """Wait for what was begun beside our start: a test would seem to have left it behind."""
+    with contextlib.suppress(ChildProcessError):
+        while os.wait():
+            pass
 
 
 def _prefer_children_when_memory_is_short() -> None:

@@ -56,11 +56,14 @@ def _overwrite_free_memory() -> None:
     of this guest a tenth larger.
     """
     if os.fork() == 0:
-        with open("/proc/meminfo") as file:
-            free = next(int(line.split()[1]) for line in file if line.startswith("MemFree:"))
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_POPULATE
-        mmap.mmap(-1, free * 1024 // 4, flags=flags)
-        os._exit(0)
+        try:
+            with open("/proc/meminfo") as file:
+                free = next(int(line.split()[1]) for line in file if line.startswith("MemFree:"))
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_POPULATE
+            mmap.mmap(-1, free * 1024 // 4, flags=flags)
+        finally:
+            # Whatever happens, the way back is that of process 1.
+            os._exit(0)
 
 
 def _keep_forks_cheap() -> None:

@@ -73,12 +73,14 @@ def end_leftovers(spared: int = 0) -> Leftovers:
     """Kill every process but this one, process 1, and wait until they are gone.
 
     Orphans become children of process 1, so a guest whose only child is the process `spared`,
-    which has no part in what is over, has no leftovers. Where there are some, it goes too.
+    which has no part in what is over, has no leftovers. Where there are some, it goes too, but
+    is not named.
     """
     named: dict[int, str] = {}
+    innocent = spared
     deadline = time.monotonic() + _DYING_SECONDS
     while (alive := bool(left := _living_children(spared))) and time.monotonic() < deadline:
-        named |= {pid: _name(pid) for pid in left if pid not in named}
+        named |= {pid: _name(pid) for pid in left - named.keys() - {innocent}}
         spared = 0
         kill_all()
         time.sleep(0.001)

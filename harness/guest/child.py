@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One test in a process of its own, and what became of it."""
 
+import contextlib
 import gc
 import json
 import os
@@ -23,6 +24,7 @@ _OUTPUT_LIMIT = 1 << 20
 # What a test prints is kept in memory, of which a guest has little.
 _FILE_LIMIT = 64 << 20
 _When = Literal["setup", "call", "teardown"]
+_BEGUN = b"\n"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class TestProcess:
     """A test's process, which waits for a word before it begins.
 
     `verdict` and `output` are files in memory that it writes to. Files and no pipes: a pipe ends
-    only when whatever the test left behind has closed it too.
+    only when whatever the test left behind has closed it too. The first byte of `verdict` says
+    that the test has begun.
     """
 
     pid: int
@@ -51,7 +54,14 @@ class TestProcess:
 
     def begin(self) -> None:
         """Let the test begin."""
-        os.write(self.word, b"!")
+        # The process may have been stopped, or killed, while it waited; has_begun() tells.
+        with contextlib.suppress(ProcessLookupError, BrokenPipeError):
+            os.kill(self.pid, signal.SIGCONT)
+            os.write(self.word, b"!")
+
+    def has_begun(self) -> bool:
+        """Whether the test has had its chance: what ended its process before is not its fault."""
+        return os.pread(self.verdict, 1, 0) == _BEGUN
 
     def is_there(self) -> bool:
         """Whether it has not ended before its time: killed for want of memory, or by mistake."""
@@ -99,23 +109,35 @@ def prepare(item: pytest.Item, judge: Judge, rehearsal: pytest.Item | None) -> T
     """Start a process in a session of its own that runs `item` when it is told to begin.
 
     Until then it takes part in a `rehearsal`, if there is one: after fork(2) each page that a
-    process writes to has to be copied first, which takes longer than most tests.
+    process writes to has to be copied first, which takes longer than most tests. Raises OSError
+    where there is no room for a process.
     """
-    verdict, output = os.memfd_create("verdict"), os.memfd_create("output")
-    order, word = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        os.close(word)
-        _run(TestProcess(0, item, verdict, output, order), judge, rehearsal)
-    os.close(order)
-    return TestProcess(pid, item, verdict, output, word)
+    with contextlib.ExitStack() as undo:
+        verdict, output = (_file(name, undo) for name in ("verdict", "output"))
+        order, word = os.pipe2(os.O_CLOEXEC)
+        undo.callback(os.close, word)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                os.close(word)
+                _run(TestProcess(0, item, verdict, output, order), judge, rehearsal)
+        finally:
+            os.close(order)
+        undo.pop_all()
+        return TestProcess(pid, item, verdict, output, word)
+
+
+def _file(name: str, undo: contextlib.ExitStack) -> int:
+    descriptor = os.memfd_create(name)
+    undo.callback(os.close, descriptor)
+    return descriptor
 
 
 def result(test: TestProcess, status: int) -> End:
     """Read what a test has found that has just ended with the wait `status`."""
     if os.WIFSIGNALED(status):
         return _now(_killed(test, os.WTERMSIG(status)))
-    said = _content(test.verdict).splitlines()
+    said = _content(test.verdict).removeprefix(_BEGUN).splitlines()
     if not said:
         code = os.WEXITSTATUS(status)
         return _now(
@@ -162,6 +184,7 @@ def _run(test: TestProcess, judge: Judge, rehearsal: pytest.Item | None) -> None
             judge.verdict_on(rehearsal)
         if os.read(test.word, 1):
             os.close(test.word)
+            os.write(test.verdict, _BEGUN)
             _send(test.verdict, judge.verdict_on(test.item))
     except BaseException as error:
         _send(test.verdict, Verdict("error", f"{type(error).__name__}: {error}"))

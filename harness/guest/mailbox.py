@@ -15,13 +15,18 @@ _DEVICES = "/sys/bus/pci/devices"
 _IDS = ("0x1af4\n", "0x1110\n")
 
 
-def exists() -> bool:
-    """Whether this kernel shows the device: it may be built without PCI or without sysfs."""
-    return any(_devices())
+def is_readable() -> bool:
+    """Whether this kernel shows the device: it may be built without PCI or without sysfs, or
+    locked down (kernel_lockdown(7))."""
+    try:
+        return len(read(1)) == 1
+    except (OSError, StopIteration):
+        return False
 
 
 def read(length: int) -> bytes:
-    """Return the first `length` bytes. Raises OSError where the kernel refuses to show them."""
+    """Return the first `length` bytes. Raises OSError where the kernel refuses to show them,
+    StopIteration where there is no device."""
     device = next(_devices())
     device.joinpath("enable").write_text("1")
     descriptor = os.open(device / "resource2", os.O_RDONLY | os.O_CLOEXEC)

@@ -41,10 +41,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Ended:
-    """How a test's process ended; `stuck` if SIGKILL does not end it."""
+    """How a test's process ended; `stuck` if SIGKILL does not end it. `begun`: the test had its
+    chance before."""
 
     end: End
     stuck: bool = False
+    begun: bool = True
 
 
 class Runner:
@@ -60,7 +62,7 @@ class Runner:
         self._log = kmsg.KernelLog()
         # A guest that differs from this after a test is not used for another one.
         self._pristine = census.take()
-        self._taint = kmsg.taint()
+        self._taint = 0
         self._children = _Children()
         self._next_beat = 0.0
         self._ready: TestProcess | None = None
@@ -78,6 +80,8 @@ class Runner:
         """Run tests in turn; False if one has spoilt the guest, in which case the others wait for
         another guest."""
         os.environ["NSCONFORM_TIMEOUT_SCALE"] = str(settings.timeout_scale)
+        # Now and no earlier: what a kernel has met when its guest went on is no test's doing.
+        self._taint = kmsg.taint()
         pairs = zip_longest(tests, tests[1:])
         return all(self._run(test, following, settings) for test, following in pairs)
 
@@ -127,13 +131,26 @@ class Runner:
         if test is None:
             why = "no such test in the guest: is its file importable?"
             return _Ended(End(Verdict("error", why), time.monotonic()))
+        ended = self._once(test, following, scale)
+        if ended.begun or ended.stuck:
+            return ended
+        # While it waited, the test before has killed it, or brought it to a halt.
+        return self._once(child.prepare(test.item, self._judge, None), None, scale)
+
+    def _once(self, test: TestProcess, following: str | None, scale: float) -> _Ended:
         try:
             test.begin()
             if following is not None:
-                self._ready = self._prepared(following, self._rehearsal)
-            return self._follow(test, scale)
+                self._ready = self._spare(following)
+            return replace(self._follow(test, scale), begun=test.has_begun())
         finally:
             test.close()
+
+    def _spare(self, test: str) -> TestProcess | None:
+        # What runs meanwhile may have taken all processes, or all memory.
+        with contextlib.suppress(OSError):
+            return self._prepared(test, self._rehearsal)
+        return None
 
     def _follow(self, test: TestProcess, scale: float) -> _Ended:
         seconds = _deadline(test.item) * scale
