@@ -16,7 +16,7 @@ from harness.reports.text import number
 from harness.results import Outcome
 from harness.sleeper import Sleeper
 from vm import kernel_log, machine
-from vm.accel import Accel, Choice, first_line_deadline
+from vm.accel import Accel, Choice, trial
 from vm.command import MachineSpec
 from vm.errors import BootError
 from vm.machine import Machine
@@ -100,16 +100,18 @@ def boot(
 def wait_for_agent(guest: Boot, choice: Choice, scale: float) -> None:
     """Wait for the agent's hello.
 
-    A provisional choice asks for an early sign of life, because KVM itself is in doubt. Raises
+    A provisional choice asks for early signs of life, because KVM itself is in doubt. Raises
     BootError with the reason when the guest panics, ends, or does not get there in time.
     """
+    started = time.monotonic()
     seconds = _BOOT_SECONDS[choice.accel] * scale
     if choice.provisional:
-        quick = first_line_deadline()
+        limits = trial()
+        quick, seconds = limits.first_line * scale, limits.ready * scale
         if not guest.machine.console.wait_for_kernel(quick):
             guest.lose_hope()
             raise BootError(f"the kernel did not boot in {quick:.0f} s{_messages(guest.machine)}")
-    guest.hello = _expect(Hello, guest, seconds)
+    guest.hello = _expect(Hello, guest, seconds, started)
 
 
 def load(guest: Boot, archive: bytes, user_scale: float) -> tuple[str, ...]:
@@ -121,15 +123,15 @@ def load(guest: Boot, archive: bytes, user_scale: float) -> tuple[str, ...]:
     fits = guest.hello.mailbox and len(archive) <= guest.machine.mailbox_size
     seconds = _LOAD_SECONDS * _scale(guest.hello, user_scale)
     guest.channel.load(archive, guest.machine.fill_mailbox if fits else None, seconds)
-    return _expect(Ready, guest, seconds).features
+    return _expect(Ready, guest, seconds, time.monotonic()).features
 
 
 def _scale(hello: Hello, user_scale: float) -> float:
     return user_scale * max(1.0, hello.uptime / _FAST_BOOT_SECONDS)
 
 
-def _expect(kind: type[Wanted], guest: Boot, seconds: float) -> Wanted:
-    deadline = time.monotonic() + seconds
+def _expect(kind: type[Wanted], guest: Boot, seconds: float, since: float) -> Wanted:
+    deadline = since + seconds
     while (left := deadline - time.monotonic()) > 0 and not guest.channel.ended:
         event = guest.channel.receive(left)
         if isinstance(event, kind):

@@ -19,6 +19,7 @@ from harness.cli import main
 from harness.results import KernelResult, RunResult
 from harness.rundir import load_run
 from tests import fake_qemu
+from vm.accel import Trial
 from vm.command import Descriptors, MachineSpec, command
 from vm.cpio import Entry
 
@@ -166,7 +167,8 @@ class Stage:
     def has_kvm(self, first_line_seconds: float = 5) -> None:
         """Have a /dev/kvm that opens."""
         (self.folder / "kvm").touch()
-        self.monkeypatch.setattr("harness.boot.first_line_deadline", lambda: first_line_seconds)
+        limits = Trial(first_line_seconds, 2 * first_line_seconds)
+        self.monkeypatch.setattr("harness.boot.trial", lambda: limits)
 
     def run(self, *options: str) -> Finished:
         """Run `nsconform run` on the kernel, with no retries unless `options` say otherwise."""

@@ -7,7 +7,7 @@ Nothing can be fetched or built there, so the cache of the inner nsconform comes
 import lzma
 import shutil
 import subprocess
-import xml
+import sysconfig
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -29,6 +29,8 @@ from vm.kernels import Kernel
 CACHE = "nsconform/cache"
 _SCRIPTS = ("nsconform", "virtme-run")
 _PROJECT = Path(__file__).parents[1]
+# JUnit reports are XML, and pytest's colours take html.
+_PACKAGES = ("html", "xml")
 # In the order in which they depend on each other.
 _MODULES = ("irqbypass", "kvm", "kvm-amd")
 # What a packaged QEMU loads for a machine without display and network.
@@ -64,7 +66,7 @@ def _host() -> dict[str, Entry]:
         **{f"{scripts}/{name}": _script(name) for name in _SCRIPTS},
         **dict(_libraries(purelib)),
         **dict(_project(purelib)),
-        **dict(_xml()),
+        **dict(_standard_library()),
         **_programs(),
     }
 
@@ -136,14 +138,14 @@ def _installed(file: Path, guest: str) -> Iterator[tuple[str, Entry]]:
         yield cache_from_source(guest), Entry(compiled(file, guest, optimize=0))
 
 
-def _xml() -> Iterator[tuple[str, Entry]]:
-    """Yield the part of the standard library that guests do without and JUnit reports need."""
-    top = Path(xml.__file__).parent
-    for source in sorted(top.rglob("*.py")):
-        yield from _installed(source, str(source).lstrip("/"))
+def _standard_library() -> Iterator[tuple[str, Entry]]:
+    """Yield the part of the standard library that guests do without and hosts need."""
+    for name in _PACKAGES:
+        for source in sorted(Path(sysconfig.get_path("stdlib"), name).rglob("*.py")):
+            yield from _installed(source, str(source).lstrip("/"))
 
 
-def _xml_extensions() -> list[Path]:
+def _extensions() -> list[Path]:
     """Return the files of the modules in C that XML takes; some Pythons have them built in."""
     specs = [find_spec(name) for name in ("pyexpat", "_elementtree")]
     return [Path(spec.origin) for spec in specs if spec and spec.origin and spec.has_location]
@@ -152,7 +154,7 @@ def _xml_extensions() -> list[Path]:
 def _programs() -> dict[str, Entry]:
     """Return the programs and extension modules, the libraries of them all, and the firmware."""
     programs = [_program(name) for name in _PROGRAMS]
-    elf = [*programs, *_xml_extensions(), library()]
+    elf = [*programs, *_extensions(), library()]
     shell = _program("sh")
     files = {file: file for file in {*elf, *shared_libraries([*elf, shell])}}
     files |= {Path("/bin/sh"): shell, Path("/usr/share/misc/magic.mgc"): _MAGIC}

@@ -142,11 +142,13 @@ class TestMemory:
         assert auto("10").current().provisional
 
 
-class TestDeadline:
+class TestTrial:
     def test_is_between_that_of_an_ordinary_and_of_a_slow_host(self) -> None:
-        assert 10 <= accel.first_line_deadline() <= 60
+        assert 10 <= accel.trial().first_line <= 60
 
     def test_grows_with_the_slowness_of_the_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = iter([0.0, 0.06])
         monkeypatch.setattr("vm.accel.time.perf_counter", lambda: next(clock))
-        assert accel.first_line_deadline() == pytest.approx(30)
+        limits = accel.trial()
+        assert limits.first_line == pytest.approx(30)
+        assert limits.ready == pytest.approx(60)
