@@ -4,7 +4,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from harness import boot as booting
@@ -177,8 +177,7 @@ class Session(Observer):
                 return self._work(guest)
             booting.wait_for_agent(guest, choice, self._job.timeout_scale)
             self._acceleration.confirm(choice.accel)
-            with self._kept(guest):
-                return self._work(guest)
+            return self._work(guest)
         except BootError as error:
             self._show(guest, str(error))
             if guest.restored:
@@ -212,7 +211,8 @@ class Session(Observer):
         pending = list(self._pending)
         features = booting.load(guest, self._job.archive(pending), self._job.timeout_scale)
         self._about = replace(self._about, release=guest.hello.release, features=features)
-        return booting.run(guest, pending, self, self._job.timeout_scale)
+        with nullcontext() if guest.restored else self._kept(guest):
+            return booting.run(guest, pending, self, self._job.timeout_scale)
 
     def _note(self, text: str) -> None:
         self._progress.note(self._spec, text)

@@ -23,6 +23,41 @@ def python(code: str, *arguments: object, path: Path = ROOT) -> str:
     return done.stdout
 
 
+class TestVocabulary:
+    """What a guest that was saved has of nslib, when it gets the suites again."""
+
+    SETUP = """
+import os, sys, tempfile
+from harness.guest.suites import Vocabulary, pack, unpack
+folder = tempfile.mkdtemp()
+sys.path.insert(0, folder)
+vocabulary = Vocabulary()
+
+def load(number, **others):
+    sources = {"nslib/__init__.py": f"NUMBER = {number}", **others}
+    files = {path: (text.encode(), number) for path, text in sources.items()}
+    vocabulary.renew(unpack(pack(files), folder))
+    import nslib
+    return nslib
+"""
+
+    def test_stays_while_its_sources_are_as_they_were(self) -> None:
+        code = 'first = load(1); print(load(1, **{"a/test_a.py": ""}) is first, first.NUMBER)'
+        assert python(self.SETUP + code) == "True 1\n"
+
+    def test_is_imported_again_when_they_are_not(self) -> None:
+        code = "first = load(1); print(load(2) is first, load(3).NUMBER)"
+        assert python(self.SETUP + code) == "False 3\n"
+
+    def test_files_of_before_are_gone(self) -> None:
+        code = """
+load(1, **{"a/conftest.py": "", "b/test_b.py": ""})
+load(1, **{"a/test_a.py": ""})
+print(sorted(os.listdir(folder)), os.listdir(f"{folder}/a"))
+"""
+        assert python(self.SETUP + code) == "['a', 'nslib'] ['test_a.py']\n"
+
+
 class TestUnused:
     def test_module_is_loaded_when_it_is_used(self) -> None:
         code = """

@@ -2,7 +2,8 @@
 """Guests that are ready, saved in the cache: starting from one takes less than a tenth of a boot.
 
 A snapshot is one file: a header, the parts of the guest's memory that are not all zeros, each
-behind its place and length, the state of its CPUs and devices, and a checksum of all that.
+behind its place and length, where pages are that it holds twice, the state of its CPUs and devices
+in the same form, and a checksum of all that.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from vm.command import Descriptors, MachineSpec, command
 from vm.errors import SnapshotError
 from vm.machine import Machine
 
-_MAGIC = b"nsconform snapshot 1\n"
+_MAGIC = b"nsconform snapshot 2\n"
 _NUMBERS = struct.Struct("<QQ")
 _CHECKSUM = struct.Struct("<I")
 _CHUNK = 1 << 20
@@ -113,6 +114,10 @@ def _read(reader: "_Reader", memory: int, state: int) -> Mapping[str, object]:
         while length:
             os.pwrite(file, reader.next(length), place)
             place, length = reader.numbers()
+        place, earlier = reader.numbers()
+        while place:
+            os.pwrite(file, os.pread(file, _PAGE, earlier), place)
+            place, earlier = reader.numbers()
     reader.check()
     return about
 
@@ -160,8 +165,12 @@ class Writer:
         with machine.frozen() as (memory, state):
             self._add(_MAGIC, _NUMBERS.pack(os.fstat(memory).st_size, len(text)), text)
             for file in (memory, state):
-                for place, data in _parts(file):
+                pages = _Pages(file)
+                for place, data in pages.parts():
                     self._add(_NUMBERS.pack(place, len(data)), data)
+                self._add(_NUMBERS.pack(0, 0))
+                for place, earlier in pages.copies:
+                    self._add(_NUMBERS.pack(place, earlier))
                 self._add(_NUMBERS.pack(0, 0))
             self._stream.write(_CHECKSUM.pack(self._checksum))
             self._stream.flush()
@@ -194,27 +203,45 @@ def _is_ours(lock: BinaryIO) -> bool:
     return False
 
 
-def _parts(descriptor: int) -> Iterator[tuple[int, bytes]]:
-    """Yield place and content of what in a file is not all zeros, in pieces of whole pages."""
-    for start, end in _extents(descriptor):
-        for place in range(start, end, _CHUNK):
-            data = os.pread(descriptor, min(_CHUNK, end - place), place)
-            for first, last in _runs(data):
-                yield place + first, data[first:last]
+class _Pages:
+    """The pages of a file: an unpacked image, for one, lies in the guest's memory twice."""
 
+    def __init__(self, descriptor: int) -> None:
+        self.copies: list[tuple[int, int]] = []
+        self._descriptor = descriptor
+        self._earlier: dict[int, int] = {}
 
-def _runs(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield beginning and end of each run of pages that are not all zeros."""
-    begin = None
-    for place in range(0, len(data), _PAGE):
-        zero = data.startswith(_ZEROS, place)
-        if begin is None and not zero:
-            begin = place
-        elif begin is not None and zero:
-            yield begin, place
-            begin = None
-    if begin is not None:
-        yield begin, len(data)
+    def parts(self) -> Iterator[tuple[int, bytes]]:
+        """Yield place and content of each run of pages that are neither zeros nor copies.
+
+        `copies` has the places of a copy and of what it is a copy of, at the end.
+        """
+        for start, end in _extents(self._descriptor):
+            for place in range(start, end, _CHUNK):
+                data = os.pread(self._descriptor, min(_CHUNK, end - place), place)
+                for first, last in self._runs(place, data):
+                    yield place + first, data[first:last]
+
+    def _runs(self, place: int, data: bytes) -> Iterator[tuple[int, int]]:
+        begin = None
+        for offset in range(0, len(data), _PAGE):
+            new = self._is_new(place + offset, data[offset : offset + _PAGE])
+            if begin is None and new:
+                begin = offset
+            elif begin is not None and not new:
+                yield begin, offset
+                begin = None
+        if begin is not None:
+            yield begin, len(data)
+
+    def _is_new(self, place: int, page: bytes) -> bool:
+        if page == _ZEROS:
+            return False
+        earlier = self._earlier.setdefault(hash(page), place)
+        if earlier == place or os.pread(self._descriptor, len(page), earlier) != page:
+            return True
+        self.copies.append((place, earlier))
+        return False
 
 
 def _extents(descriptor: int) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,6 @@ its child. It says `hello`, takes in the suites, runs the tests that it is told 
 """
 
 import base64
-import contextlib
 import gc
 import os
 import platform
@@ -20,7 +19,7 @@ import pytest
 from harness.guest import child, mailbox
 from harness.guest.refresh import refresh
 from harness.guest.runner import Runner, Settings
-from harness.guest.suites import Suites, unpack
+from harness.guest.suites import Suites, Vocabulary, unpack
 from harness.guest.wire import Decoder, Message, cut, encode
 
 # What pytest does for people at terminals costs a guest a quarter of its start.
@@ -65,6 +64,7 @@ class Agent:
         self._lacking = lacking
         self._folder = folder
         self._parts: list[bytes] = []
+        self._vocabulary = Vocabulary()
         self.judge = child.Judge()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -79,14 +79,12 @@ class Agent:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Serve the harness until it has no more tests."""
-        _wait_for_children()
         suites = Suites(session, self._folder)
         runner = Runner(self._channel.send, suites.item, self.judge)
         gc.collect()
         gc.freeze()
         # In this process nothing grows, and in a test's it would copy pages.
         gc.disable()
-        _wait_for_children()
         self._hello()
         while (command := self._channel.receive()).get("command") != "end":
             match command:
@@ -118,7 +116,7 @@ class Agent:
         """Take in the suites, which have come in parts or lie in the mailbox."""
         refresh(int(command["time"]), base64.b64decode(command["seed"]))  # type: ignore[call-overload, arg-type]
         packed = b"".join(self._parts) or mailbox.read(int(command["length"]))  # type: ignore[call-overload]
-        unpack(packed, self._folder)
+        self._vocabulary.renew(unpack(packed, self._folder))
         from nslib import features
 
         probed = features.probe_all()
@@ -126,24 +124,10 @@ class Agent:
         self._channel.send("ready", features=offered)
 
 
-def _wait_for_children() -> None:
-    """Wait for what the boot has begun beside our own start: a test would be blamed for it."""
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.wait()
-
-
 def _rehearsal(session: pytest.Session, folder: str) -> pytest.Item:
     """Return a test that does nothing but take the way that all tests take."""
     module = pytest.Module.from_parent(session, path=Path(folder, "rehearsal.py"))
     return pytest.Function.from_parent(module, name="rehearsal", callobj=lambda: None)
-
-
-def _wait_for_children() -> None:
-    """Wait for what was begun beside our start: a test would seem to have left it behind."""
-    with contextlib.suppress(ChildProcessError):
-        while os.wait():
-            pass
 
 
 def _prefer_children_when_memory_is_short() -> None:

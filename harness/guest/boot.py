@@ -3,7 +3,7 @@
 
 import contextlib
 import ctypes
-import mmap
+import gc
 import os
 import sys
 import termios
@@ -14,18 +14,17 @@ from harness.guest import colours, mounts, unused
 SUITES = "/nsconform/suites"
 _CHANNEL = "/dev/ttyS1"
 _LIBC = ctypes.CDLL(None)
-# include/uapi/asm-generic/mman-common.h; Python names it from 3.13 on.
-_MAP_POPULATE = 0x8000
 # include/uapi/linux/reboot.h
 _RB_POWER_OFF = 0x4321FEDC
 
 
 def main() -> None:
     """Serve the harness over the second serial port, then power off, whatever happened."""
+    # What is imported stays; looking for garbage among it is a twentieth of the way to pytest.
+    gc.disable()
     try:
         lacking = mounts.mount_all()
         _adopt_console()
-        _overwrite_free_memory()
         if "nsconform.shell" in _command_line():
             _shell()
         else:
@@ -47,23 +46,6 @@ def _serve(lacking: list[str]) -> None:
     from harness.guest import agent
 
     agent.serve(_open_channel(), lacking, SUITES)
-
-
-def _overwrite_free_memory() -> None:
-    """Have a process of its own, on another CPU if there is one, get free memory zeroed.
-
-    What the boot has left there, above all the image that was unpacked, would make every snapshot
-    of this guest a tenth larger.
-    """
-    if os.fork() == 0:
-        try:
-            with open("/proc/meminfo") as file:
-                free = next(int(line.split()[1]) for line in file if line.startswith("MemFree:"))
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_POPULATE
-            mmap.mmap(-1, free * 1024 // 4, flags=flags)
-        finally:
-            # Whatever happens, the way back is that of process 1.
-            os._exit(0)
 
 
 def _keep_forks_cheap() -> None:
