@@ -79,7 +79,6 @@ class Agent:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Serve the harness until it has no more tests."""
-        _wait_for_children()
         suites = Suites(session, self._folder)
         runner = Runner(self._channel.send, suites.item, self.judge)
         gc.collect()
@@ -137,13 +136,6 @@ def _rehearsal(session: pytest.Session, folder: str) -> pytest.Item:
     """Return a test that does nothing but take the way that all tests take."""
     module = pytest.Module.from_parent(session, path=Path(folder, "rehearsal.py"))
     return pytest.Function.from_parent(module, name="rehearsal", callobj=lambda: None)
-
-
-def _wait_for_children() -> None:
-    """Wait for what was begun beside our start: a test would seem to have left it behind."""
-    with contextlib.suppress(ChildProcessError):
-        while os.wait():
-            pass
 
 
 def _prefer_children_when_memory_is_short() -> None:
