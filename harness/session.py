@@ -11,7 +11,7 @@ from harness import boot as booting
 from harness.boot import Boot, Ending, Observer
 from harness.collect import Collection
 from harness.events import Finish
-from harness.guest.suites import pack
+from harness.guest.archive import pack
 from harness.payload import suite_files
 from harness.progress import Progress
 from harness.replay import attempt

@@ -28,7 +28,7 @@ class TestVocabulary:
 
     SETUP = """
 import os, sys, tempfile
-from harness.guest.suites import Vocabulary, pack, unpack
+from harness.guest.archive import Vocabulary, pack, unpack
 folder = tempfile.mkdtemp()
 sys.path.insert(0, folder)
 vocabulary = Vocabulary()

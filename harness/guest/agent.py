@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from harness.guest import child, mailbox
+from harness.guest.archive import Vocabulary, unpack
 from harness.guest.refresh import refresh
 from harness.guest.runner import Runner, Settings
-from harness.guest.suites import Suites, Vocabulary, unpack
+from harness.guest.suites import Suites
 from harness.guest.wire import Decoder, Message, cut, encode
 
 # What pytest does for people at terminals costs a guest a quarter of its start.

@@ -1,65 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The suites: how they get into a guest that has booted without them, and their tests."""
+"""The tests of the suites, as pytest finds them in the guest."""
 
 import gc
-import marshal
-import os
-import shutil
-import sys
-import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
-# Path in the guest → content, seconds since the epoch. Compiled modules refer to the times.
-Files = Mapping[str, tuple[bytes, int]]
-
-
-def pack(files: Files) -> bytes:
-    """Return what `unpack` takes; both ends run the same Python, so its own format will do."""
-    return zlib.compress(marshal.dumps(dict(files)), level=1)
-
-
-def unpack(archive: bytes, folder: str) -> Files:
-    """Let an archive's files take the place of all that is in `folder`, and return them."""
-    shutil.rmtree(folder, ignore_errors=True)
-    made: set[str] = set()
-    files: Files = marshal.loads(zlib.decompress(archive))  # noqa: S302 - our own harness made it
-    for path, (content, mtime) in files.items():
-        target = os.path.join(folder, path)
-        parent = os.path.dirname(target)
-        if parent not in made:
-            os.makedirs(parent, exist_ok=True)
-            made.add(parent)
-        with open(target, "wb", buffering=0) as file:
-            file.write(content)
-        os.utime(target, (mtime, mtime))
-    return files
-
-
-class Vocabulary:
-    """The modules of nslib, which a guest that was saved has in memory already.
-
-    With them come the features of the kernel that they have found.
-    """
-
-    def __init__(self) -> None:
-        self._sources: dict[str, bytes] = {}
-
-    def renew(self, files: Files) -> None:
-        """Forget the modules unless their sources are among `files` as they were."""
-        sources = {
-            path: content
-            for path, (content, _) in files.items()
-            if path.startswith("nslib/") and path.endswith(".py")
-        }
-        if sources != self._sources:
-            for name in [name for name in sys.modules if name.partition(".")[0] == "nslib"]:
-                del sys.modules[name]
-        self._sources = sources
-        # What import knows of folders is older than their files.
-        sys.path_importer_cache.clear()
 
 
 class Suites:
