@@ -28,7 +28,6 @@ from .forking import (
     parent_of,
     pid_in_proc,
     pids_by_level,
-    start_idle,
     status_field,
 )
 from .handles import (
@@ -160,6 +159,7 @@ from .sleeping import (
     sleeper_errno,
     sleeper_in,
     sleepers,
+    start_idle,
     start_sleeper,
 )
 from .statmount import (

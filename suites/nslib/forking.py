@@ -69,14 +69,6 @@ def fork_into(namespaces: NS) -> tuple[int, int]:
     return fork_with(args), pidfd.value
 
 
-def start_idle(namespaces: NS) -> int:
-    """Fork a child in new `namespaces` that does nothing but wait for a signal; its pidfd."""
-    pid, pidfd = fork_into(namespaces)
-    if pid == 0:
-        idle()
-    return pidfd
-
-
 def idle() -> NoReturn:
     """Wait for a deadly signal."""
     while True:

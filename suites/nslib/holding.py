@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import chdir, contextmanager, nullcontext
 from typing import NamedTuple
 
-from .forking import end_child, pid_in_proc, start_idle
+from .forking import end_child, pid_in_proc
 from .ids import id_behind, id_of, ns_id, open_ns, owned
 from .ioctls import PidfdGet, open_of_pidfd
 from .namespaces import NS
+from .sleeping import start_idle
 from .syscalls import setns, unshare
 
 

@@ -16,7 +16,15 @@ from functools import cache, cached_property
 from types import TracebackType
 from typing import Any, Self
 
-from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc, pids_by_level, status_field
+from .forking import (
+    CLONE_PIDFD,
+    CloneArgs,
+    fork_into,
+    idle,
+    pid_in_proc,
+    pids_by_level,
+    status_field,
+)
 from .ids import owned
 from .memory import PAGE_SIZE, poke
 from .namespaces import NS
@@ -111,6 +119,20 @@ def start_sleeper(
     finally:
         os.close(reader)
     return pidfd.value
+
+
+def start_idle(namespaces: NS) -> int:
+    """Make a child in new `namespaces` that does nothing but wait for a signal; returns a pidfd.
+
+    It is a sleeper where it can be one: who shares memory cannot have a time namespace of its own
+    (kernel/fork.c, copy_process).
+    """
+    if not namespaces & NS.TIME and os.uname().machine == "x86_64":
+        return start_sleeper(namespaces)
+    pid, pidfd = fork_into(namespaces)
+    if pid == 0:
+        idle()
+    return pidfd
 
 
 def sleeper_in(
