@@ -100,10 +100,11 @@ def _round(kernel: kernels.Kernel, spec: str, folder: Path) -> Round:
     started = time.monotonic()
     _measure_run(spec, folder / "one", *_ONE_TEST, *fresh)
     one_test = time.monotonic() - started
-    restored, memory = _measure_run(spec, folder, *fresh)
-    events = [json.loads(line) for line in _events(folder).read_text().splitlines()]
+    whole = folder / "whole"
+    restored, memory = _measure_run(spec, whole, *fresh)
+    events = [json.loads(line) for line in _events(whole).read_text().splitlines()]
     finished = [event for event in events if event["event"] == "finish"]
-    in_guest = _guest_seconds(folder)
+    in_guest = _guest_seconds(whole)
     return Round(bare_seconds, cold, restored, one_test, len(finished), in_guest, memory)
 
 
