@@ -23,7 +23,7 @@ _KERNEL, _LOOP = "nsconform/kernel", "nsconform/loop"
 # A few tests for the runs in which it is not the verdicts that matter.
 _FEW = ("--suite", "ids", "-k", "initial")
 # One CPU is left to the host; deadlines are made for one that is ten times as fast.
-_SLOW_HOST = ("--cpus", "1", "--timeout-scale", "6")
+_SLOW_HOST = ("--cpus", "1", "--memory", "512M", "--timeout-scale", "6")
 _SECONDS = 900
 
 
@@ -56,26 +56,38 @@ def _run(host: NestedHost, *arguments: str, forget: bool = False) -> Done:
     return done
 
 
+def _boots(done: Done) -> list[tuple[str, str]]:
+    return [(boot["start"], boot["end"]) for boot in done.kernel["boots"]]
+
+
+def _outcomes(done: Done) -> dict[str, str]:
+    return {test["id"]: test["outcome"] for test in done.kernel["tests"]}
+
+
 def _excerpt(done: Done) -> dict[str, Any]:
     """Return what run.json says about the kernel, the passed tests aside."""
     failed = [test for test in done.kernel["tests"] if test["outcome"] != "pass"]
     return done.kernel | {"tests": failed}
 
 
-def test_auto_finds_out_that_kvm_works_and_remembers_it(host: NestedHost) -> None:
-    arguments = ("--accel", "auto", *_SLOW_HOST, f"/{_KERNEL}")
-    first = _run(host, *arguments, "--suite", "ids", forget=True)
+def test_auto_finds_out_that_kvm_works_and_saves_a_guest_that_goes_on_under_kvm(
+    host: NestedHost,
+) -> None:
+    arguments = ("--accel", "auto", *_SLOW_HOST, f"/{_KERNEL}", "--suite", "ids")
+    first = _run(host, *arguments, forget=True)
     assert first.status == 0
+    assert _boots(first) == [("cold", "clean")]
     assert first.kernel["accel"] == "kvm"
     assert first.kernel["accel_reason"] == "KVM works on this host"
-    assert [boot["end"] for boot in first.kernel["boots"]] == ["clean"]
     assert {test["outcome"] for test in first.kernel["tests"]} == {"pass"}
     assert first.memory is not None
     assert json.loads(first.memory[0])["accel"] == "kvm"
 
-    second = _run(host, *arguments, *_FEW)
+    second = _run(host, *arguments)
     assert second.status == 0
+    assert _boots(second) == [("restored", "clean")]
     assert second.kernel["accel"] == "kvm"
+    assert _outcomes(second) == _outcomes(first)
     # A boot that was to find out would have written its answer down again.
     assert second.memory == first.memory
 
@@ -83,6 +95,7 @@ def test_auto_finds_out_that_kvm_works_and_remembers_it(host: NestedHost) -> Non
 def test_kvm_on_demand(host: NestedHost) -> None:
     done = _run(host, "--accel", "kvm", *_SLOW_HOST, f"/{_KERNEL}", *_FEW, forget=True)
     assert done.status == 0
+    assert _boots(done) == [("cold", "clean")]
     assert done.kernel["accel"] == "kvm"
     assert done.kernel["accel_reason"] == "asked for with --accel kvm"
     assert done.memory is None
@@ -115,7 +128,7 @@ def test_a_kernel_that_hangs_while_it_boots_on_a_kvm_known_to_work(host: NestedH
     done = _run(host, *kernel, "--timeout-scale", "2", *append, *_FEW)
     assert done.status == 3
     assert done.kernel["accel"] == "kvm"
-    assert [boot["end"] for boot in done.kernel["boots"]] == ["no word from the guest in 120 s"] * 2
+    assert _boots(done) == [("cold", "no word from the guest in 120 s")] * 2
     assert done.memory == known.memory
     consoles = [text for name, text in done.files.items() if "/console-" in name]
     assert len(consoles) == 2
