@@ -57,7 +57,9 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Run:
     selected = " or ".join(name for name in FAULTS if name != "floods_the_console")
     selected += " or (floods_the_console and not 50)"
     options = ["--timeout-scale", "0.3", "-k", selected]
-    return completed(tmp_path_factory.mktemp("faults"), WITH_LISTNS, *options)
+    folder = tmp_path_factory.mktemp("faults")
+    # A command line of its own: the first guest boots, and the others start from it.
+    return completed(folder, WITH_LISTNS, "--append", f"nsconform.run={folder}", *options)
 
 
 @pytest.mark.vm
