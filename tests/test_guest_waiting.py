@@ -60,7 +60,7 @@ def reports(tmp_path: Path) -> Callable[..., Reports]:
     def run(file: str, *options: str, setup: str = "") -> Reports:
         unshare = ["unshare", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child"]
         with (tmp_path / "out").open("w") as out:
-            argv = [sys.executable, "-c", AGENT.format(setup=setup), str(out.fileno())]
+            argv = [sys.executable, "-u", "-c", AGENT.format(setup=setup), str(out.fileno())]
             subprocess.run(
                 [*unshare, *argv, str(TESTS / file), *options],
                 cwd=ROOT,
