@@ -125,10 +125,13 @@ class Agent:
         self._channel.send("ready", features=offered)
 
 
-def _rehearsal(session: pytest.Session, folder: str) -> pytest.Item:
-    """Return a test that does nothing but take the way that all tests take."""
+def _rehearsal(session: pytest.Session, folder: str) -> child.Rehearsal:
+    """Return what a process goes through while it waits: the way that all tests take."""
+    from nslib import serving, standby
+
     module = pytest.Module.from_parent(session, path=Path(folder, "rehearsal.py"))
-    return pytest.Function.from_parent(module, name="rehearsal", callobj=lambda: None)
+    item = pytest.Function.from_parent(module, name="rehearsal", callobj=serving.exercise)
+    return child.Rehearsal(item, serving.stand_by, standby.is_waiting, standby.dismiss)
 
 
 def _prefer_children_when_memory_is_short() -> None:

@@ -8,6 +8,7 @@ import signal
 import struct
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 # include/uapi/linux/nsfs.h and asm-generic/unistd.h: listns(2), struct ns_id_req.
@@ -19,7 +20,7 @@ _GRACE_SECONDS = 2.0
 _DYING_SECONDS = 5.0
 _FEW = 10
 # Documentation/filesystems/proc.rst; CONFIG_PROC_CHILDREN.
-_CHILDREN = "/proc/1/task/1/children"
+_CHILDREN = "/proc/{0}/task/{0}/children"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,19 +70,19 @@ class Leftovers:
     immortal: bool = False
 
 
-def end_leftovers(spared: int = 0) -> Leftovers:
+def end_leftovers(spared: AbstractSet[int] = frozenset()) -> Leftovers:
     """Kill every process but this one, process 1, and wait until they are gone.
 
-    Orphans become children of process 1, so a guest whose only child is the process `spared`,
-    which has no part in what is over, has no leftovers. Where there are some, it goes too, but
-    is not named.
+    Orphans become children of process 1, so a guest whose only children are the processes
+    `spared`, which have no part in what is over, has no leftovers. Where there are some, these go
+    too, but are not named.
     """
     named: dict[int, str] = {}
     innocent = spared
     deadline = time.monotonic() + _DYING_SECONDS
     while (alive := bool(left := _living_children(spared))) and time.monotonic() < deadline:
-        named |= {pid: _name(pid) for pid in left - named.keys() - {innocent}}
-        spared = 0
+        named |= {pid: _name(pid) for pid in left - named.keys() - innocent}
+        spared = frozenset()
         kill_all()
         time.sleep(0.001)
     return Leftovers(tuple(f"{name} (pid {pid})" for pid, name in named.items()), immortal=alive)
@@ -103,23 +104,24 @@ def kill_all() -> None:
         os.kill(-1, signal.SIGKILL)
 
 
-def _living_children(spared: int) -> set[int]:
+def _living_children(spared: AbstractSet[int]) -> set[int]:
     """Reap the children that have ended and return the others."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-        return _children() - {spared}
+        return children() - spared
     return set()
 
 
-def _children() -> set[int]:
-    """Return the children of process 1, from where the kernel lists them if it does."""
+def children() -> set[int]:
+    """Return the children of this process, from where the kernel lists them if it does."""
+    own = os.getpid()
     try:
-        with open(_CHILDREN) as file:
+        with open(_CHILDREN.format(own)) as file:
             return set(map(int, file.read().split()))
     except FileNotFoundError:
         return {
-            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == 1
+            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == own
         }
 
 

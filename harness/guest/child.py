@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One test in a process of its own, and what became of it."""
+"""A process that runs tests, one at a time, and what became of each.
+
+A test that leaves its process as it was hands it on to the next one. A fork takes a slow guest
+longer than most tests, as each page that a process then writes to has to be copied first.
+"""
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
 import resource
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +21,7 @@ from typing import Literal
 
 import pytest
 
+from harness.guest import standing
 from harness.guest.wire import REASON_LIMIT, TEXT_LIMIT, cut
 
 # What a test may meet when the kernel does not keep its promise. All else is the test's own fault.
@@ -25,6 +32,9 @@ _OUTPUT_LIMIT = 1 << 20
 _FILE_LIMIT = 64 << 20
 _When = Literal["setup", "call", "teardown"]
 _BEGUN = b"\n"
+_NAME_LIMIT = 1 << 16
+_END_SECONDS = 1.0
+NO_SUCH_TEST = "no such test in the guest: is its file importable?"
 
 
 @dataclass(frozen=True)
@@ -36,43 +46,66 @@ class Verdict:
     detail: str = ""
     observations: dict[str, object] = field(default_factory=dict)
 
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is wrong: the test has passed, or there was nothing to test."""
+        return self.outcome in ("pass", "skip")
+
 
 @dataclass(frozen=True)
 class TestProcess:
-    """A test's process, which waits for a word before it begins.
+    """A process that waits to be told which test to run.
 
     `verdict` and `output` are files in memory that it writes to. Files and no pipes: a pipe ends
     only when whatever the test left behind has closed it too. The first byte of `verdict` says
-    that the test has begun.
+    that the test has begun, a byte from `free` that it is over and the process is as it was; one
+    that is not ends instead. `files` are those whose tests it has in memory.
     """
 
     pid: int
-    item: pytest.Item
+    files: frozenset[str]
     verdict: int
     output: int
     word: int
+    free: int
 
-    def begin(self) -> None:
-        """Let the test begin."""
+    def begin(self, test: str) -> None:
+        """Let a test begin."""
+        for said in (self.verdict, self.output):
+            os.ftruncate(said, 0)
         # The process may have been stopped, or killed, while it waited; has_begun() tells.
         with contextlib.suppress(ProcessLookupError, BrokenPipeError):
             os.kill(self.pid, signal.SIGCONT)
-            os.write(self.word, b"!")
+            os.write(self.word, f"{test}\n".encode())
 
     def has_begun(self) -> bool:
         """Whether the test has had its chance: what ended its process before is not its fault."""
         return os.pread(self.verdict, 1, 0) == _BEGUN
 
+    def knows(self, test: str) -> bool:
+        """Whether it can run a test."""
+        return file_of(test) in self.files
+
     def is_there(self) -> bool:
-        """Whether it has not ended before its time: killed for want of memory, or by mistake."""
+        """Whether it has not ended: killed for want of memory, or by mistake."""
         try:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:
             return False
 
+    def end(self) -> None:
+        """End the process if it is still there, and give the descriptors back."""
+        self.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.pid, signal.SIGCONT)
+            # By itself it takes with it what it has made for the next test.
+            if not _ends(self.pid, _END_SECONDS):
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+
     def close(self) -> None:
-        """Give the descriptors back; a process that has not begun ends then."""
-        for descriptor in (self.verdict, self.output, self.word):
+        """Give the descriptors back, of a process that has ended or cannot be ended."""
+        for descriptor in (self.verdict, self.output, self.word, self.free):
             os.close(descriptor)
 
 
@@ -94,7 +127,8 @@ class Judge:
         self._verdict = Verdict("error", "pytest did not run the test")
 
     def verdict_on(self, item: pytest.Item) -> Verdict:
-        """Run a test; the process is of no use for another one afterwards."""
+        """Run a test."""
+        self._verdict = Verdict("error", "pytest did not run the test")
         item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
         return self._verdict
 
@@ -105,36 +139,83 @@ class Judge:
         return True
 
 
-def prepare(item: pytest.Item, judge: Judge, rehearsal: pytest.Item | None) -> TestProcess:
-    """Start a process in a session of its own that runs `item` when it is told to begin.
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a process does while it waits for a test.
 
-    Until then it takes part in a `rehearsal`, if there is one: after fork(2) each page that a
-    process writes to has to be copied first, which takes longer than most tests. Raises OSError
-    where there is no room for a process.
+    It has the test's first task made (`stand_by`, `is_waiting`, `dismiss`: see nslib.standby), and
+    goes through `item`, a test that takes the way of all tests.
+    """
+
+    item: pytest.Item
+    stand_by: Callable[[Callable[[], object]], None]
+    is_waiting: Callable[[], bool]
+    dismiss: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """What processes for tests are made from: `find` returns a test by its id, of the `files` that
+    have been imported. While a process waits it takes part in a `rehearsal`, if there is one; not
+    before its first test if it is `hurried`."""
+
+    find: Callable[[str], pytest.Item | None]
+    files: frozenset[str]
+    judge: Judge
+    rehearsal: Rehearsal | None = None
+    hurried: bool = False
+
+
+def _ends(pid: int, seconds: float) -> bool:
+    pidfd = os.pidfd_open(pid)
+    try:
+        return bool(select.select([pidfd], [], [], seconds)[0])
+    finally:
+        os.close(pidfd)
+
+
+def file_of(test: str) -> str:
+    """Return the file of a test, relative to the suites."""
+    return test.partition("::")[0]
+
+
+def prepare(cast: Cast) -> TestProcess:
+    """Start a process in a session of its own that waits for the name of a test to run.
+
+    Raises OSError where there is no room for a process.
     """
     with contextlib.ExitStack() as undo:
         verdict, output = (_file(name, undo) for name in ("verdict", "output"))
-        order, word = os.pipe2(os.O_CLOEXEC)
-        undo.callback(os.close, word)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                os.close(word)
-                _run(TestProcess(0, item, verdict, output, order), judge, rehearsal)
-        finally:
-            os.close(order)
+        order, word = _pipe(undo)
+        free, freed = _pipe(undo)
+        pid = os.fork()
+        if pid == 0:
+            os.close(word)
+            os.close(free)
+            _work(TestProcess(0, cast.files, verdict, output, order, freed), cast)
         undo.pop_all()
-        return TestProcess(pid, item, verdict, output, word)
+        os.close(order)
+        os.close(freed)
+        return TestProcess(pid, cast.files, verdict, output, word, free)
+
+
+def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    for end in ends:
+        undo.callback(os.close, end)
+    return ends
 
 
 def _file(name: str, undo: contextlib.ExitStack) -> int:
     descriptor = os.memfd_create(name)
     undo.callback(os.close, descriptor)
+    # It is emptied before each test, whatever was written before.
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
     return descriptor
 
 
 def result(test: TestProcess, status: int) -> End:
-    """Read what a test has found that has just ended with the wait `status`."""
+    """Read what a test has found; `status` is its process' wait status, or 0 if that goes on."""
     if os.WIFSIGNALED(status):
         return _now(_killed(test, os.WTERMSIG(status)))
     said = _content(test.verdict).removeprefix(_BEGUN).splitlines()
@@ -148,7 +229,7 @@ def result(test: TestProcess, status: int) -> End:
         return _now(Verdict("error", why, output_of(test)))
     end = json.loads(said[0])
     verdict = Verdict(**end["verdict"])
-    if verdict.outcome not in ("pass", "skip"):
+    if not verdict.is_good:
         verdict = replace(verdict, detail=cut(verdict.detail + output_of(test)))
     return End(verdict, end["time"])
 
@@ -176,20 +257,52 @@ def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, _OUTPUT_LIMIT, 0)
 
 
-def _run(test: TestProcess, judge: Judge, rehearsal: pytest.Item | None) -> None:
-    """Do the test and leave; the caller's stack is never returned to."""
+def _work(process: TestProcess, cast: Cast) -> None:
+    """Do the tests that are named, and leave; the caller's stack is never returned to."""
     try:
-        _settle_in(test)
-        if rehearsal is not None:
-            judge.verdict_on(rehearsal)
-        if os.read(test.word, 1):
-            os.close(test.word)
-            os.write(test.verdict, _BEGUN)
-            _send(test.verdict, judge.verdict_on(test.item))
+        _settle_in(process)
+        ours = os.getpid()
+        alone = before = standing.take()
+        hurried = cast.hurried
+        while True:
+            if cast.rehearsal is not None and not hurried and not cast.rehearsal.is_waiting():
+                cast.rehearsal.stand_by(standing.inherited)
+                cast.judge.verdict_on(cast.rehearsal.item)
+                before = standing.take()
+            if not (test := _next_test(process)):
+                break
+            os.write(process.verdict, _BEGUN)
+            verdict = _verdict_on(test, cast)
+            _send(process.verdict, verdict)
+            taken = cast.rehearsal is None or not cast.rehearsal.is_waiting()
+            # A child that the test has let come back is not to go on in our place.
+            if os.getpid() != ours or not verdict.is_good or not _is(alone if taken else before):
+                break
+            hurried = False
+            os.write(process.free, b"!")
     except BaseException as error:
-        _send(test.verdict, Verdict("error", f"{type(error).__name__}: {error}"))
+        _send(process.verdict, Verdict("error", f"{type(error).__name__}: {error}"))
     finally:
+        if cast.rehearsal is not None:
+            with contextlib.suppress(OSError):
+                cast.rehearsal.dismiss()
         os._exit(0)
+
+
+def _next_test(process: TestProcess) -> str:
+    return os.read(process.word, _NAME_LIMIT).decode().rstrip("\n")
+
+
+def _is(before: standing.Standing) -> bool:
+    # What a test has done to /proc, or to the number of open files, must not become its verdict.
+    with contextlib.suppress(OSError):
+        return standing.take() == before
+    return False
+
+
+def _verdict_on(test: str, cast: Cast) -> Verdict:
+    item = cast.find(test)
+    return cast.judge.verdict_on(item) if item else Verdict("error", NO_SUCH_TEST)
 
 
 def _settle_in(test: TestProcess) -> None:
@@ -200,7 +313,18 @@ def _settle_in(test: TestProcess) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_LIMIT, resource.RLIM_INFINITY))
     os.dup2(test.output, 1)
     os.dup2(test.output, 2)
+    _close_all_but(test.verdict, test.output, test.word, test.free)
     gc.enable()
+
+
+def _close_all_but(*ours: int) -> None:
+    """Close what the agent has open: with its ends of another process' pipes open here, that
+    process would not end with them."""
+    start = 3
+    for descriptor in sorted(ours):
+        os.closerange(start, descriptor)
+        start = descriptor + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
 def _send(descriptor: int, verdict: Verdict) -> None:

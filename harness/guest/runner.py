@@ -8,12 +8,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import zip_longest
 
 import pytest
 
 from harness.guest import census, child, kmsg
 from harness.guest.child import End, TestProcess, Verdict
+from harness.guest.pool import Find, Pool
 from harness.guest.wire import REASON_LIMIT, cut
 
 # include/linux/panic.h, TAINT_DIE: a task has died in the kernel; the locks it held stay held.
@@ -28,7 +28,6 @@ _DEFAULT_DEADLINE = 10.0
 _KILL_SECONDS = 5.0
 
 Send = Callable[..., None]
-Find = Callable[[str], pytest.Item | None]
 
 
 @dataclass(frozen=True)
@@ -40,41 +39,44 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class _Over:
+    """That a test is over: its process has ended with a wait `status`, or is `free` for another."""
+
+    status: int
+    free: bool = False
+
+
+@dataclass(frozen=True)
 class _Ended:
-    """How a test's process ended; `stuck` if SIGKILL does not end it. `begun`: the test had its
-    chance before."""
+    """How a test ended, and its `process`: `free` for another one; `stuck` if SIGKILL does not end
+    it."""
 
     end: End
+    process: TestProcess | None = None
+    free: bool = False
     stuck: bool = False
-    begun: bool = True
+
+    def at_work(self) -> set[int]:
+        """Return the pid of the process that could run another test, if there is one."""
+        return {self.process.pid} if self.process and self.free else set()
 
 
 class Runner:
-    """Runs the tests that `find` knows by their ids, and reports on them through `send`.
-
-    While a test runs, the process of the next one is made ready, on another CPU if there is one.
-    """
+    """Runs the tests that `find` knows by their ids, and reports on them through `send`."""
 
     def __init__(self, send: Send, find: Find, judge: child.Judge) -> None:
         self._send = send
-        self._find = find
-        self._judge = judge
+        self._pool = Pool(find, judge)
         self._log = kmsg.KernelLog()
         # A guest that differs from this after a test is not used for another one.
         self._pristine = census.take()
         self._taint = 0
         self._children = _Children()
         self._next_beat = 0.0
-        self._ready: TestProcess | None = None
-        self._rehearsal: pytest.Item | None = None
 
-    def rehearse(self, item: pytest.Item) -> None:
-        """Let processes that wait for their turn go through `item` meanwhile.
-
-        With one CPU they would only take time from the test that runs.
-        """
-        if (os.cpu_count() or 1) > 1:
-            self._rehearsal = item
+    def rehearse(self, rehearsal: child.Rehearsal) -> None:
+        """Let processes that wait for their turn go through a rehearsal meanwhile."""
+        self._pool.rehearse(rehearsal)
 
     def run(self, tests: Sequence[str], settings: Settings) -> bool:
         """Run tests in turn; False if one has spoilt the guest, in which case the others wait for
@@ -82,17 +84,22 @@ class Runner:
         os.environ["NSCONFORM_TIMEOUT_SCALE"] = str(settings.timeout_scale)
         # Now and no earlier: what a kernel has met when its guest went on is no test's doing.
         self._taint = kmsg.taint()
-        pairs = zip_longest(tests, tests[1:])
-        return all(self._run(test, following, settings) for test, following in pairs)
+        return all(self._run(tests[i:], settings) for i in range(len(tests)))
 
-    def _run(self, test: str, following: str | None, settings: Settings) -> bool:
-        """Run one test and report on it; False if the guest is not what it was before."""
-        process = self._process(test)
+    def _run(self, tests: Sequence[str], settings: Settings) -> bool:
+        """Run the first of the tests that are left, and report on it; False if the guest is not
+        what it was before."""
+        test = tests[0]
+        item = self._pool.item(test)
+        process = self._pool.take(test) if item else None
         self._log.new_lines()
         self._log.mark(f"start {test}")
         self._send("start", test=test)
         started = time.monotonic()
-        ended = self._outcome(process, following, settings.timeout_scale)
+        if item is None or process is None:
+            ended = _Ended(End(Verdict("error", child.NO_SUCH_TEST), time.monotonic()))
+        else:
+            ended = self._outcome(process, item, tests[1:], settings.timeout_scale)
         verdict, dirty = self._clean_up(ended)
         self._log.mark(f"finish {test}")
         before, self._taint = self._taint, kmsg.taint()
@@ -114,67 +121,44 @@ class Runner:
         )
         return not dirty
 
-    def _process(self, test: str) -> TestProcess | None:
-        """Return the process of a test: the one that was made ready, if it is still there."""
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            if ready.item.nodeid == test and ready.is_there():
-                return ready
-            ready.close()
-        return self._prepared(test, None)
-
-    def _prepared(self, test: str, rehearsal: pytest.Item | None) -> TestProcess | None:
-        item = self._find(test)
-        return child.prepare(item, self._judge, rehearsal) if item else None
-
-    def _outcome(self, test: TestProcess | None, following: str | None, scale: float) -> _Ended:
-        if test is None:
-            why = "no such test in the guest: is its file importable?"
-            return _Ended(End(Verdict("error", why), time.monotonic()))
-        ended = self._once(test, following, scale)
-        if ended.begun or ended.stuck:
+    def _outcome(
+        self, process: TestProcess, item: pytest.Item, following: Sequence[str], scale: float
+    ) -> _Ended:
+        process.begin(item.nodeid)
+        self._pool.get_ready(following)
+        ended = self._follow(process, item, scale)
+        if process.has_begun() or ended.stuck:
             return ended
         # While it waited, the test before has killed it, or brought it to a halt.
-        return self._once(child.prepare(test.item, self._judge, None), None, scale)
+        process.close()
+        fresh = self._pool.fresh()
+        fresh.begin(item.nodeid)
+        return self._follow(fresh, item, scale)
 
-    def _once(self, test: TestProcess, following: str | None, scale: float) -> _Ended:
-        try:
-            test.begin()
-            if following is not None:
-                self._ready = self._spare(following)
-            return replace(self._follow(test, scale), begun=test.has_begun())
-        finally:
-            test.close()
-
-    def _spare(self, test: str) -> TestProcess | None:
-        # What runs meanwhile may have taken all processes, or all memory.
-        with contextlib.suppress(OSError):
-            return self._prepared(test, self._rehearsal)
-        return None
-
-    def _follow(self, test: TestProcess, scale: float) -> _Ended:
-        seconds = _deadline(test.item) * scale
-        status = self._wait(test, seconds)
-        if status is not None:
-            return _Ended(child.result(test, status))
-        detail = child.output_of(test)
+    def _follow(self, process: TestProcess, item: pytest.Item, scale: float) -> _Ended:
+        seconds = _deadline(item) * scale
+        over = self._wait(process, seconds)
+        if over is not None:
+            return _Ended(child.result(process, over.status), process, over.free)
+        detail = child.output_of(process)
         census.kill_all()
         why = f"no end after {seconds:.0f} s"
-        stuck = self._wait(test, _KILL_SECONDS * scale) is None
+        stuck = self._wait(process, _KILL_SECONDS * scale) is None
         if stuck:
             why = f"{why}, and SIGKILL does not end it"
-            detail = cut(detail + _kernel_stack(test.pid))
-        return _Ended(End(Verdict("timeout", why, detail), time.monotonic()), stuck=stuck)
+            detail = cut(detail + _kernel_stack(process.pid))
+        end = End(Verdict("timeout", why, detail), time.monotonic())
+        return _Ended(end, process, stuck=stuck)
 
-    def _wait(self, test: TestProcess, seconds: float) -> int | None:
-        """Reap until the test's process ends, with a sign of life to the harness now and then."""
+    def _wait(self, process: TestProcess, seconds: float) -> _Over | None:
+        """Reap until the test is over, with a sign of life to the harness now and then."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             ended = _reap()
-            if test.pid in ended:
-                return ended[test.pid]
-            if not ended:
-                self._children.wait(min(left, _HEARTBEAT_SECONDS))
+            if process.pid in ended:
+                return _Over(ended[process.pid])
+            if not ended and self._children.wait(min(left, _HEARTBEAT_SECONDS), process.free):
+                return _Over(0, free=True)
             self._beat()
         return None
 
@@ -193,15 +177,27 @@ class Runner:
         verdict = ended.end.verdict
         if ended.stuck:
             return verdict, True
-        processes = census.end_leftovers(self._ready.pid if self._ready else 0)
-        leaked = census.settle(self._pristine)
+        processes = census.end_leftovers(self._pool.pids() | ended.at_work())
+        leaked = self._leaked(ended)
         dirty = bool(leaked) or processes.immortal
         left = [f"processes {census.few(processes.names)}"] if processes.names else []
         left += [leaked] if leaked else []
-        if not left or verdict.outcome not in ("pass", "skip"):
+        if not left or not verdict.is_good:
             return verdict, dirty
         reason = f"left behind: {', '.join(left)}"
         return replace(verdict, outcome="fail", reason=reason), dirty
+
+    def _leaked(self, ended: _Ended) -> str:
+        """Let go of the test's process, and say what is still there that was not there before."""
+        leaked = census.take().leaked_since(self._pristine)
+        if ended.process is not None:
+            if not ended.free:
+                ended.process.close()
+            elif leaked:
+                ended.process.end()
+            else:
+                self._pool.give_back(ended.process)
+        return census.settle(self._pristine) if leaked else ""
 
 
 class _Children:
@@ -212,11 +208,14 @@ class _Children:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
-    def wait(self, seconds: float) -> None:
-        """Return when a child has ended since the last call, or after `seconds`."""
-        ready, _, _ = select.select([self._reader], [], [], seconds)
-        if ready:
+    def wait(self, seconds: float, free: int) -> bool:
+        """Return when a child has ended since the last call, or after `seconds`; or else True when
+        something has come from `free`, which is taken from there."""
+        ready, _, _ = select.select([self._reader, free], [], [], seconds)
+        if self._reader in ready:
             os.read(self._reader, 4096)
+            return False
+        return free in ready and bool(os.read(free, 1))
 
 
 def _reap() -> dict[int, int]:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from . import standby
 from .caps import become, map_ids
 from .channel import Channel, channel_pair, close_all_but
 from .forking import end_child, fork_into, pid_in_proc
 from .namespaces import NS
-from .syscalls import MS_PRIVATE, MS_REC, PR_SET_PDEATHSIG, mount, prctl
+from .syscalls import MS_PRIVATE, MS_REC, PR_SET_PDEATHSIG, mount, prctl, unshare
 
 
 class RemoteError(Exception):
@@ -53,6 +54,35 @@ class Raised:
 
 def start_task(spec: TaskSpec) -> tuple[int, int]:
     """Make a task that waits for requests; returns our end of its channel, and its pidfd."""
+    ready = None if spec.keep_fds else standby.take(spec.namespaces)
+    ours, pidfd = ready or _fork(spec)
+    try:
+        if ready and spec.namespaces:
+            _request_unshare(ours, spec.namespaces)
+        if spec.namespaces & NS.USER:
+            map_ids(pid_in_proc(pidfd))
+    except BaseException:
+        os.close(ours)
+        end_child(pidfd)
+        raise
+    return ours, pidfd
+
+
+def stand_by(inherited: Callable[[], object]) -> None:
+    """Make ahead of time the child that the next task of this process can be; for `inherited` see
+    standby.prepare()."""
+    standby.prepare(lambda: _fork(TaskSpec()), inherited)
+
+
+def exercise() -> None:
+    """Let this process and the child that stands by have gone through what making a task of it
+    takes: their copies of the memory for that are made now."""
+    if waiting := standby.waiting():
+        pid_in_proc(waiting.pidfd)
+        _request_unshare(waiting.channel, NS.NONE)
+
+
+def _fork(spec: TaskSpec) -> tuple[int, int]:
     ours, theirs = channel_pair()
     try:
         pid, pidfd = fork_into(spec.namespaces)
@@ -63,14 +93,16 @@ def start_task(spec: TaskSpec) -> tuple[int, int]:
         raise
     finally:
         os.close(theirs)
-    try:
-        if spec.namespaces & NS.USER:
-            map_ids(pid_in_proc(pidfd))
-    except BaseException:
-        os.close(ours)
-        end_child(pidfd)
-        raise
     return ours, pidfd
+
+
+def _request_unshare(fd: int, namespaces: NS) -> None:
+    channel = Channel(os.dup(fd))
+    try:
+        channel.send(pickle.dumps((unshare, (namespaces,), {})))
+        unpickled(channel.receive()[0])
+    finally:
+        channel.close()
 
 
 def settle(spec: TaskSpec) -> None:
