@@ -124,8 +124,9 @@ def load(guest: Boot, archive: bytes, user_scale: float) -> tuple[str, ...]:
     seconds = _LOAD_SECONDS * _scale(guest.hello, user_scale)
     guest.channel.load(archive, guest.machine.fill_mailbox if fits else None, seconds)
     features = _expect(Ready, guest, seconds, time.monotonic()).features
-    # QEMU would restore what is there as a page of its own, and not show what we write later.
-    guest.machine.fill_mailbox(bytes(len(archive)) if fits else b"")
+    if fits:
+        # QEMU would restore what is there as a page of its own, and not show what we write later.
+        guest.machine.fill_mailbox(bytes(len(archive)))
     return features
 
 

@@ -173,10 +173,9 @@ class Session(Observer):
     def _live(self, guest: Boot, choice: Choice) -> Ending:
         """Follow a guest from its start to its end."""
         try:
-            if guest.restored:
-                return self._work(guest)
-            booting.wait_for_agent(guest, choice, self._job.timeout_scale)
-            self._acceleration.confirm(choice.accel)
+            if not guest.restored:
+                booting.wait_for_agent(guest, choice, self._job.timeout_scale)
+                self._acceleration.confirm(choice.accel)
             return self._work(guest)
         except BootError as error:
             self._show(guest, str(error))
