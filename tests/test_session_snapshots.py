@@ -12,27 +12,23 @@ import pytest
 
 from harness.results import BootRecord
 from tests import fake_qemu
-from tests.conftest import Stage
+from tests.conftest import IMPATIENT, Stage
 from tests.fake_qemu import (
-    FIRST_LINE,
     PANIC,
+    UP,
     WORKS,
-    Step,
     break_down,
     console,
     die,
     end,
     hang,
-    hello,
     interrupt,
     raw,
     refuse,
     serve,
+    with_two,
 )
 
-UP = (console(FIRST_LINE), hello())
-# 0.3 s of patience for a guest that is to take the suites in.
-IMPATIENT = ("--timeout-scale", "0.03")
 SILENT = (*UP, hang())
 PASSES = {f"test_{name}": "pass" for name in ("one", "two", "three", "four")}
 
@@ -41,11 +37,6 @@ PASSES = {f"test_{name}": "pass" for name in ("one", "two", "three", "four")}
 def saving(stage: Stage) -> Stage:
     stage.saves()
     return stage
-
-
-def with_two(*steps: Step | str) -> Sequence[Step]:
-    special = steps[0] if isinstance(steps[0], str) else steps
-    return (*UP, serve(test_two=special))  # type: ignore[arg-type]
 
 
 def boots(stage: Stage) -> tuple[BootRecord, ...]:
