@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Stage, bzimage
+from harness.rundir import EventLog, load_run
+from tests.conftest import IMPATIENT, Stage, bzimage
 from tests.fake_qemu import (
     FIRST_LINE,
     UP,
@@ -24,6 +25,7 @@ from tests.fake_qemu import (
     serve,
     with_two,
 )
+from vm.errors import ConfigError
 
 FOUR = "beta/test_beta.py::test_four"
 
@@ -207,6 +209,26 @@ class TestEnd:
         assert finished.status == 2
         assert finished.err.startswith(f"nsconform: {stage.folder}/results")
         assert finished.err.count("\n") == 1
+
+    def test_disk_that_is_full_meanwhile(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not one test is taken for hanging because its verdict could not be written down."""
+        write = EventLog.write
+
+        def refuse(log: EventLog, line: bytes) -> None:
+            if b'"finish"' in line:
+                raise ConfigError("events-1.jsonl: cannot be written: No space left on device")
+            write(log, line)
+
+        monkeypatch.setattr(EventLog, "write", refuse)
+        stage.plays(with_two(finish("pass"), hang()))
+        finished = stage.run(*IMPATIENT)
+        assert finished.status == 2
+        assert finished.err.endswith("cannot be written: No space left on device\n")
+        (directory,) = (stage.folder / "results").glob("*.partial")
+        (kernel,) = load_run(directory).kernels
+        assert {test.outcome for test in kernel.tests} == {"notrun"}
 
     def test_console_that_floods_is_cut(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
