@@ -176,6 +176,10 @@ class Session(Observer):
             if not guest.restored:
                 booting.wait_for_agent(guest, choice, self._job.timeout_scale)
                 self._acceleration.confirm(choice.accel)
+                if not self._job.kernel.is_unchanged():
+                    # Its verdicts, and its snapshot, would go by the name of another kernel.
+                    self._given_up = f"{self._job.kernel.image} has changed since the run began"
+                    return Ending(self._given_up)
             return self._work(guest)
         except BootError as error:
             self._show(guest, str(error))

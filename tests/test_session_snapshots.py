@@ -5,14 +5,16 @@ import errno
 import fcntl
 import json
 import struct
+import subprocess
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from harness.results import BootRecord
 from tests import fake_qemu
-from tests.conftest import IMPATIENT, Stage
+from tests.conftest import IMPATIENT, Stage, bzimage
 from tests.fake_qemu import (
     PANIC,
     UP,
@@ -28,6 +30,7 @@ from tests.fake_qemu import (
     serve,
     with_two,
 )
+from vm import machine
 
 SILENT = (*UP, hang())
 PASSES = {f"test_{name}": "pass" for name in ("one", "two", "three", "four")}
@@ -213,6 +216,26 @@ class TestSaving:
         assert not stage.snapshots()
         left = [file.name for file in (stage.cache / "snapshots").iterdir()]
         assert [name for name in left if not name.endswith(".lock")] == []
+
+    @pytest.mark.parametrize("now", [bzimage("6.6.6-rebuilt"), None], ids=["rebuilt", "gone"])
+    def test_kernel_that_changes_meanwhile(self, saving: Stage, now: bytes | None) -> None:
+        """Neither a verdict nor a snapshot goes by the name of the one that was there before."""
+
+        start = machine._start
+
+        def rebuild_and_start(*guest: Any) -> subprocess.Popen[bytes]:
+            saving.kernel.unlink()
+            if now is not None:
+                saving.kernel.write_bytes(now)
+            return start(*guest)
+
+        saving.monkeypatch.setattr(machine, "_start", rebuild_and_start)
+        finished = saving.run("--retries", "1")
+        assert finished.status == 3
+        assert f"no verdict: {saving.kernel} has changed since the run began" in finished.err
+        assert set(saving.outcomes().values()) == {"notrun"}
+        assert starts(saving) == ["cold"]
+        assert not saving.snapshots()
 
     @pytest.mark.parametrize("command", ["stop", "migrate-set-capabilities", "migrate"])
     def test_qemu_refuses(self, saving: Stage, command: str) -> None:
