@@ -227,9 +227,10 @@ class Session(Observer):
     def _end(self, guest: Boot, n: int, ending: Ending) -> None:
         """Record a boot that is over, and the test that it was over with."""
         if ending.victim:
-            victim = self._results[ending.victim]
-            lost = Finish(victim.id, ending.outcome, 0.0, ending.text, ending.detail)
-            self._judge(lost)
+            if ending.victim not in self._pending:
+                # The verdict that it had got came too early.
+                self._results[ending.victim] = self._known_before
+            self._judge(Finish(ending.victim, ending.outcome, 0.0, ending.text, ending.detail))
         self._locate(guest, n)
         for note in guest.notes:
             self._note(note)
@@ -259,8 +260,8 @@ class Session(Observer):
         self._judge(event)
 
     def _judge(self, event: Finish) -> None:
-        known = self._results[event.test]
-        del self._pending[event.test]
+        known = self._known_before = self._results[event.test]
+        self._pending.pop(event.test, None)
         number = len(self._boots) + 1
         self._results[event.test] = merge(known, attempt(known, event, number))
         self._progress.test_finished(self._spec, self._results[event.test])

@@ -10,6 +10,7 @@ from tests.fake_qemu import (
     PANIC,
     UP,
     WORKS,
+    Step,
     console,
     die,
     end,
@@ -43,6 +44,21 @@ class TestDeath:
         victim = self.check(stage, "crash")
         assert victim.reason == "kernel panic: Attempted to kill init! exitcode=0x0000000b"
         assert victim.detail.splitlines()[-2:] == ["[    1.400000] is it", PANIC.rstrip()]
+
+    @pytest.mark.parametrize("last", [end(), hang()], ids=["ends", "hangs"])
+    def test_panic_behind_a_verdict(self, stage: Stage, last: Step) -> None:
+        """What a test frees may be gone only a moment later."""
+        stage.plays(with_two(finish("pass"), console(PANIC), last), WORKS)
+        victim = self.check(stage, "crash", *IMPATIENT)
+        assert victim.reason.startswith("kernel panic: Attempted to kill init!")
+        assert victim.reason.endswith(" (after alpha/test_alpha.py::test_two)")
+        assert (victim.attempts, victim.flaky) == (1, False)
+
+    def test_panic_behind_a_verdict_that_does_not_come_again(self, stage: Stage) -> None:
+        stage.plays(with_two(finish("pass"), console(PANIC), end()), WORKS)
+        assert stage.run("--retries", "1").status == 0
+        assert stage.outcomes()["test_two"] == "crash flaky"
+        assert stage.second_test().attempts == 2
 
     def test_panic_that_does_not_end_qemu(self, stage: Stage) -> None:
         stage.plays(with_two(console(PANIC), hang()), WORKS)
