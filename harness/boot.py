@@ -38,7 +38,8 @@ _TAIL = 30
 
 @dataclass(frozen=True)
 class Ending:
-    """How a boot ended: `clean`, or why not; `victim` is the test during which it did."""
+    """How a boot ended: `clean`, or why not; `victim` is the test that is to blame for it, during
+    which, or behind which, it did."""
 
     text: str
     victim: str = ""
@@ -50,7 +51,8 @@ class Ending:
 class Boot:
     """What is known of a boot while it lasts.
 
-    `due` are the tests that the guest has yet to report on, `strays` is the number of events that
+    `due` are the tests that the guest has yet to report on, `running` is the one that it is at, and
+    `finished` the one that it reported on last; `strays` is the number of events that
     fit none of them, or not then, and `last_lines` is the end of the console when hope was lost.
     """
 
@@ -60,6 +62,7 @@ class Boot:
     hello: Hello | None = None
     due: set[str] = field(default_factory=set)
     running: str = ""
+    finished: str = ""
     strays: int = 0
     notes: list[str] = field(default_factory=list)
     last_lines: str = ""
@@ -124,8 +127,9 @@ def load(guest: Boot, archive: bytes, user_scale: float) -> tuple[str, ...]:
     seconds = _LOAD_SECONDS * _scale(guest.hello, user_scale)
     guest.channel.load(archive, guest.machine.fill_mailbox if fits else None, seconds)
     features = _expect(Ready, guest, seconds, time.monotonic()).features
-    # QEMU would restore what is there as a page of its own, and not show what we write later.
-    guest.machine.fill_mailbox(bytes(len(archive)) if fits else b"")
+    if fits:
+        # QEMU would restore what is there as a page of its own, and not show what we write later.
+        guest.machine.fill_mailbox(bytes(len(archive)))
     return features
 
 
@@ -165,7 +169,7 @@ def _take(guest: Boot, event: Event, observer: Observer) -> Ending | None:
             guest.running = event.test
             observer.started(guest, event.test)
         case Finish() if event.test in guest.due and event.test == guest.running:
-            guest.running = ""
+            guest.running, guest.finished = "", event.test
             guest.due.remove(event.test)
             observer.finished(guest, event)
             if event.stuck:
@@ -196,12 +200,18 @@ def _vanished(guest: Boot) -> Ending:
     """Tell why the guest has gone in the middle of its work."""
     guest.machine.wait(10)
     guest.lose_hope()
-    why = "the virtual machine vanished without a panic"
     if panic := guest.machine.console.panic_reason():
-        why = f"kernel panic: {panic}"
-    else:
-        why += _messages(guest.machine) + _complaint(guest)
+        return _panicked(guest, panic)
+    why = "the virtual machine vanished without a panic"
+    why += _messages(guest.machine) + _complaint(guest)
     return Ending(why, guest.running, Outcome.CRASH, guest.last_lines)
+
+
+def _panicked(guest: Boot, panic: str) -> Ending:
+    """Blame the test that runs, or else the last one: much that it frees goes a moment later."""
+    victim = guest.running or guest.finished
+    after = f" (after {victim})" if victim and not guest.running else ""
+    return Ending(f"kernel panic: {panic}{after}", victim, Outcome.CRASH, guest.last_lines)
 
 
 def _hung(guest: Boot, scale: float) -> Ending:
@@ -209,7 +219,7 @@ def _hung(guest: Boot, scale: float) -> Ending:
     why = f"the guest has been silent for {_SILENCE_SECONDS * scale:.0f} s{_complaint(guest)}"
     _show_blocked_tasks(guest.machine)
     if panic := guest.machine.console.panic_reason():
-        return Ending(f"kernel panic: {panic}", guest.running, Outcome.CRASH, guest.last_lines)
+        return _panicked(guest, panic)
     return Ending(why, guest.running, Outcome.TIMEOUT, guest.last_lines)
 
 

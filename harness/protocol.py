@@ -67,7 +67,10 @@ class Channel:
         )
 
     def receive(self, seconds: float) -> Event | None:
-        """Return the next event, None when none has come in time or the guest has gone."""
+        """Return the next event, None when none has come in time or the guest has gone.
+
+        Raises what `record` raises.
+        """
         deadline = time.monotonic() + seconds
         while not self._inbox and not self.ended and (left := deadline - time.monotonic()) > 0:
             self._connection.settimeout(left)
@@ -85,12 +88,13 @@ class Channel:
         kind = KINDS.get(str(message.get("event")))
         if kind is None:
             return None
-        with contextlib.suppress(ConfigError):
+        try:
             event = decode(kind, message, "event")
-            self._record(encode(message).strip())
-            return event
-        self._decoder.rubbish += 1
-        return None
+        except ConfigError:
+            self._decoder.rubbish += 1
+            return None
+        self._record(encode(message).strip())
+        return event
 
     def _send(self, command: Message, seconds: float = _SEND_SECONDS) -> bool:
         # The guest may have gone meanwhile; the next `receive` tells.

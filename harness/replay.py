@@ -24,6 +24,10 @@ from harness.guest.wire import Decoder, Message
 from harness.results import BootRecord, KernelResult, Outcome, TestResult, merge
 from vm.errors import ConfigError
 
+# include/linux/panic.h: TAINT_BAD_PAGE, TAINT_DIE, TAINT_WARN, TAINT_SOFTLOCKUP. The kernel sets
+# none of them without a message.
+_COMPLAINTS = 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -41,18 +45,27 @@ def attempt(test: TestResult, finish: Finish, boot: int) -> TestResult:
     """The result of one attempt at `test`: a test that did well while the kernel did not is a
     `splat`, and the kernel's lines go with its detail."""
     well = finish.outcome in (Outcome.PASS, Outcome.SKIP)
+    splats = _splats(finish)
     return TestResult(
         id=test.id,
         suite=test.suite,
         behaviours=test.behaviours,
-        outcome=Outcome.SPLAT if well and finish.splats else finish.outcome,
+        outcome=Outcome.SPLAT if well and splats else finish.outcome,
         attempts=1,
         boot=boot,
         duration=finish.duration,
-        reason=finish.splats[0] if well and finish.splats else finish.reason,
-        detail="\n".join(filter(None, (finish.detail, *finish.splats))),
+        reason=splats[0] if well and splats else finish.reason,
+        detail="\n".join(filter(None, (finish.detail, *splats))),
         observations=finish.observations,
     )
+
+
+def _splats(finish: Finish) -> tuple[str, ...]:
+    """Return what the kernel complained of, as far as its log still had it: a flood drives old
+    lines out, and what it says between two tests belongs to neither."""
+    if finish.splats or not finish.taint & _COMPLAINTS:
+        return finish.splats
+    return (f"the kernel's taint says that it complained ({finish.taint:#x}): see its console",)
 
 
 def replay(kernel: KernelResult, stream: Path, boot: int) -> KernelResult:

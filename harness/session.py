@@ -173,10 +173,13 @@ class Session(Observer):
     def _live(self, guest: Boot, choice: Choice) -> Ending:
         """Follow a guest from its start to its end."""
         try:
-            if guest.restored:
-                return self._work(guest)
-            booting.wait_for_agent(guest, choice, self._job.timeout_scale)
-            self._acceleration.confirm(choice.accel)
+            if not guest.restored:
+                booting.wait_for_agent(guest, choice, self._job.timeout_scale)
+                self._acceleration.confirm(choice.accel)
+                if not self._job.kernel.is_unchanged():
+                    # Its verdicts, and its snapshot, would go by the name of another kernel.
+                    self._given_up = f"{self._job.kernel.image} has changed since the run began"
+                    return Ending(self._given_up)
             return self._work(guest)
         except BootError as error:
             self._show(guest, str(error))
@@ -224,9 +227,10 @@ class Session(Observer):
     def _end(self, guest: Boot, n: int, ending: Ending) -> None:
         """Record a boot that is over, and the test that it was over with."""
         if ending.victim:
-            victim = self._results[ending.victim]
-            lost = Finish(victim.id, ending.outcome, 0.0, ending.text, ending.detail)
-            self._judge(lost)
+            if ending.victim not in self._pending:
+                # The verdict that it had got came too early.
+                self._results[ending.victim] = self._known_before
+            self._judge(Finish(ending.victim, ending.outcome, 0.0, ending.text, ending.detail))
         self._locate(guest, n)
         for note in guest.notes:
             self._note(note)
@@ -256,8 +260,8 @@ class Session(Observer):
         self._judge(event)
 
     def _judge(self, event: Finish) -> None:
-        known = self._results[event.test]
-        del self._pending[event.test]
+        known = self._known_before = self._results[event.test]
+        self._pending.pop(event.test, None)
         number = len(self._boots) + 1
         self._results[event.test] = merge(known, attempt(known, event, number))
         self._progress.test_finished(self._spec, self._results[event.test])

@@ -16,7 +16,7 @@ import pytest
 
 from harness import catalogue
 from harness.cli import main
-from harness.results import KernelResult, RunResult
+from harness.results import KernelResult, RunResult, TestResult
 from harness.rundir import load_run
 from tests import fake_qemu
 from vm.accel import Trial
@@ -134,6 +134,10 @@ class Finished:
     err: str
 
 
+# For `Stage.run`: 0.6 s of silence are enough then, 4.5 s for a boot, 0.3 s for taking suites in.
+IMPATIENT = ("--timeout-scale", "0.03")
+
+
 @dataclass(frozen=True)
 class Stage:
     """A machine with a fake QEMU, one kernel, and four tests that never really run."""
@@ -183,6 +187,9 @@ class Stage:
     def kernel_result(self) -> KernelResult:
         (kernel,) = self.result().kernels
         return kernel
+
+    def second_test(self) -> TestResult:
+        return self.kernel_result().tests[1]
 
     def outcomes(self) -> dict[str, str]:
         """The outcome of each test of the last run, by the name of its function."""

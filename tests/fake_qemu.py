@@ -107,7 +107,14 @@ def by_accel(**steps: Sequence[Step]) -> Step:
     return ["by_accel", steps]
 
 
-WORKS = (console(FIRST_LINE), hello(), serve())
+UP = (console(FIRST_LINE), hello())
+WORKS = (*UP, serve())
+
+
+def with_two(*steps: Step | str) -> Sequence[Step]:
+    """A boot in which something happens in test_two: steps to take, or just another outcome."""
+    special = steps[0] if isinstance(steps[0], str) else steps
+    return (*UP, serve(test_two=special))  # type: ignore[arg-type]
 
 
 def install(folder: Path, *boots: Sequence[Step]) -> Path:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from harness.events import Broken, Done, Event, Finish, Heartbeat, Hello, Ready, Start
-from harness.guest.wire import LINE_LIMIT
+from harness.guest.wire import LINE_LIMIT, encode
 from harness.protocol import Channel
 from harness.results import Outcome
+from vm.errors import ConfigError
 
 EVENTS = Path(__file__).parent / "data" / "events"
 SECONDS = 20
@@ -112,6 +113,16 @@ class TestReceive:
         (line,) = guest.recorded
         assert b"\n" not in line
         assert json.loads(line) == {"event": "start", "test": "line\nfeed", "more": 1}
+
+    def test_record_that_refuses_loses_no_event_in_silence(self) -> None:
+        def refuse(_: bytes) -> None:
+            raise ConfigError("the disk is full")
+
+        ours, guests = socket.socketpair()
+        with ours, guests:
+            guests.sendall(encode({"event": "done"}))
+            with pytest.raises(ConfigError, match="the disk is full"):
+                Channel(ours, refuse).receive(SECONDS)
 
     def test_nothing_in_time(self, guest: Guest) -> None:
         assert guest.channel.receive(0.02) is None

@@ -110,6 +110,17 @@ class TestReplay:
         assert (made.outcome, made.detail, made.boot) == (outcome, WARNING, 3)
         assert made.reason == ("its own" if outcome == "fail" else WARNING)
 
+    @pytest.mark.parametrize(
+        ("taint", "outcome"),
+        [(0x200, "splat"), (0x80, "splat"), (0x20, "splat"), (0x4000, "splat"),
+         # A proprietary module, one out of the tree, a request of a user's.
+         (0x1, "pass"), (0x1000, "pass"), (0x40, "pass"), (0, "pass")],
+    )  # fmt: skip
+    def test_complaint_whose_message_is_lost(self, taint: int, outcome: str) -> None:
+        made = attempt(TestResult("a", "s", ()), Finish("a", Outcome.PASS, taint=taint), 3)
+        assert made.outcome == outcome
+        assert (f"({taint:#x}): see its console" in made.reason) == (outcome == "splat")
+
 
 class TestRunDirectory:
     def test_before_anything_ran_every_test_stands_as_not_run(

@@ -1,49 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Boots that go wrong in ways of their own, from the command line to run.json, on a fake QEMU."""
+"""Verdicts, rounds and the end of a run, from the command line to run.json, on a fake QEMU."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from harness.results import TestResult
-from tests.conftest import Stage, bzimage
+from harness.rundir import EventLog, load_run
+from tests.conftest import IMPATIENT, Stage, bzimage
 from tests.fake_qemu import (
     FIRST_LINE,
-    PANIC,
+    UP,
     WORKS,
     Step,
-    by_accel,
     console,
     die,
     end,
-    error,
     event,
     finish,
     hang,
-    hello,
     interrupt,
     pause,
     raw,
     serve,
+    with_two,
 )
+from vm.errors import ConfigError
 
-UP = (console(FIRST_LINE), hello())
 FOUR = "beta/test_beta.py::test_four"
-# 0.6 s of silence are enough then, and 4.5 s for a boot; or 0.3 s, for one that never comes.
-IMPATIENT = ("--timeout-scale", "0.03")
-HOPELESS = ("--timeout-scale", "0.002")
-
-
-def with_two(*steps: Step | str) -> Sequence[Step]:
-    """A boot in which something happens in the second test."""
-    special = steps[0] if isinstance(steps[0], str) else steps
-    return (*UP, serve(test_two=special))  # type: ignore[arg-type]
-
-
-def second_test(stage: Stage) -> TestResult:
-    return stage.kernel_result().tests[1]
 
 
 class TestOneBoot:
@@ -92,7 +76,7 @@ class TestOneBoot:
     ) -> None:
         stage.plays(with_two(said))
         assert stage.run().status == (0 if kept[0] == "skip" else 1)
-        test = second_test(stage)
+        test = stage.second_test()
         assert (test.outcome, test.reason, test.detail) == kept
         assert len(stage.boots()) == 1
 
@@ -104,85 +88,6 @@ class TestOneBoot:
         good, bad = stage.result().kernels
         assert [Path(kernel.spec).name for kernel in (good, bad)] == ["other", "bzImage"]
         assert [kernel.tests[1].outcome for kernel in (good, bad)] == ["pass", "fail"]
-
-
-class TestDeath:
-    """The guest ends during the second test; the others get their verdicts in another boot."""
-
-    def check(self, stage: Stage, outcome: str, *options: str) -> TestResult:
-        assert stage.run(*options).status == 1
-        first, second, *others = stage.kernel_result().tests
-        assert {test.outcome for test in (first, *others)} == {"pass"}
-        assert (first.boot, second.boot, others[0].boot) == (1, 1, 2)
-        assert second.outcome == outcome
-        assert [boot.end for boot in stage.kernel_result().boots] == [second.reason, "clean"]
-        return second
-
-    def test_panic(self, stage: Stage) -> None:
-        stage.plays(with_two(console("[    1.400000] is it\n" + PANIC), end()), WORKS)
-        victim = self.check(stage, "crash")
-        assert victim.reason == "kernel panic: Attempted to kill init! exitcode=0x0000000b"
-        assert victim.detail.splitlines()[-2:] == ["[    1.400000] is it", PANIC.rstrip()]
-
-    def test_panic_that_does_not_end_qemu(self, stage: Stage) -> None:
-        stage.plays(with_two(console(PANIC), hang()), WORKS)
-        victim = self.check(stage, "crash", *IMPATIENT)
-        assert victim.reason.startswith("kernel panic: Attempted to kill")
-
-    def test_panic_behind_a_line_of_a_program(self, stage: Stage) -> None:
-        stage.plays(with_two(console("unfinished " + PANIC), end()), WORKS)
-        assert self.check(stage, "crash").reason.startswith("kernel panic: Attempted to kill")
-
-    def test_qemu_killed(self, stage: Stage) -> None:
-        stage.plays(with_two(die()), WORKS)
-        reason = "the virtual machine vanished without a panic"
-        assert self.check(stage, "crash").reason == reason
-
-    def test_qemu_gives_up(self, stage: Stage) -> None:
-        stage.plays(with_two(error("qemu: a bug\nRAX=0\nRBX=0\n"), end(1)), WORKS)
-        reason = "the virtual machine vanished without a panic (qemu: a bug)"
-        assert self.check(stage, "crash").reason == reason
-
-    def test_silence(self, stage: Stage) -> None:
-        stage.plays(with_two(console("[    1.400000] last words\n"), hang()), WORKS)
-        victim = self.check(stage, "timeout", *IMPATIENT)
-        assert victim.reason == "the guest has been silent for 1 s"
-        assert victim.detail.splitlines()[-1] == "[    1.400000] last words"
-
-    def test_what_the_kernel_said_before(self, stage: Stage) -> None:
-        lockup = "watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [init:97]"
-        marks = [console(f"[    1.000000] {text}\n") for text in (
-            "WARNING: of an earlier test", "nsconform: start alpha/test_alpha.py::test_two", lockup,
-            "rcu: INFO: rcu_preempt self-detected stall on CPU",
-        )]  # fmt: skip
-        stage.plays(with_two(*marks, pause(0.3), die()), WORKS)
-        assert self.check(stage, "crash").reason == (
-            f"the virtual machine vanished without a panic; the kernel had said: {lockup}"
-        )
-
-    def test_heartbeats_are_no_silence(self, stage: Stage) -> None:
-        beats = [pause(0.25), event("heartbeat")] * 4
-        stage.plays(with_two(*beats, finish("pass")))
-        assert stage.run(*IMPATIENT).status == 0
-
-    def test_agent_fails(self, stage: Stage) -> None:
-        stage.plays(with_two(event("broken", what="agent", detail="Traceback"), hang()), WORKS)
-        victim = self.check(stage, "error")
-        assert (victim.reason, victim.detail) == ("the agent failed", "Traceback")
-
-    @pytest.mark.parametrize(
-        ("mark", "end"),
-        [
-            ("dirty", "alpha/test_alpha.py::test_two left the guest unfit for another test"),
-            ("stuck", "alpha/test_alpha.py::test_two hangs in the kernel"),
-        ],
-    )
-    def test_guest_that_is_not_what_it_was(self, stage: Stage, mark: str, end: str) -> None:
-        stage.plays(with_two(finish("timeout", reason="no end", **{mark: True}), hang()), WORKS)
-        assert stage.run().status == 1
-        assert second_test(stage).reason == "no end"
-        assert [boot.end for boot in stage.kernel_result().boots] == [end, "clean"]
-        assert len(stage.boots()) == 2
 
 
 class TestResultsChannel:
@@ -228,7 +133,7 @@ class TestResultsChannel:
     def test_lost_verdict_is_asked_for_again(self, stage: Stage) -> None:
         stage.plays(with_two(raw(b'{"event": "finish", "test": "al')), WORKS)
         assert stage.run().status == 0
-        assert second_test(stage).boot == 2
+        assert stage.second_test().boot == 2
         first, _ = stage.kernel_result().boots
         assert first.end == "the guest is done, with no word on 1 test"
 
@@ -236,86 +141,9 @@ class TestResultsChannel:
         stage.plays(with_two(raw(b"{}")))
         assert stage.run().status == 3
         assert stage.outcomes()["test_two"] == "notrun"
-        assert second_test(stage).reason == "the guest is done, with no word on 1 test"
+        assert stage.second_test().reason == "the guest is done, with no word on 1 test"
         # One more than the two that brought nothing, for the first brought the other tests.
         assert len(stage.boots()) == 3
-
-
-class TestNoBoot:
-    """No test ever starts: two boots, no verdict, and the reason on every test."""
-
-    def check(self, stage: Stage, reason: str, *options: str) -> str:
-        finished = stage.run(*options)
-        assert finished.status == 3
-        kernel = stage.kernel_result()
-        assert {(test.outcome, test.reason) for test in kernel.tests} == {("notrun", reason)}
-        assert [boot.end for boot in kernel.boots] == [reason] * 2
-        assert {boot.seconds_to_first_test for boot in kernel.boots} == {None}
-        assert finished.err.count(f"no verdict: {reason}\n") == 1
-        assert f"no verdict: {reason} in " in finished.err
-        return finished.err
-
-    def test_never_speaks(self, stage: Stage) -> None:
-        stage.plays([hang()])
-        shown = self.check(stage, "no word from the guest in 0 s", *HOPELESS)
-        assert "no word from the guest in 0 s; its console is empty\n" in shown
-
-    def test_only_the_last_lines_are_shown(self, stage: Stage) -> None:
-        stage.plays([console("".join(f"line {n}\n" for n in range(100))), end()])
-        shown = self.check(stage, "QEMU ended before the guest was ready")
-        assert "was ready; the end of its console:\n" in shown
-        assert "line 70\n" in shown
-        assert "line 69\n" not in shown
-
-    def test_panic(self, stage: Stage) -> None:
-        stage.plays([console(FIRST_LINE + PANIC), end()])
-        reason = "kernel panic: Attempted to kill init! exitcode=0x0000000b"
-        shown = self.check(stage, reason)
-        assert f"{reason}; the end of its console:\n{FIRST_LINE}{PANIC}" in shown
-
-    def test_qemu_does_not_start(self, stage: Stage) -> None:
-        stage.plays([error("qemu: -m 1Q: no such size\nqemu: sorry\n"), end(1)])
-        reason = "QEMU ended before the guest was ready (qemu: -m 1Q: no such size)"
-        self.check(stage, reason, "--memory", "1Q")
-        assert "--memory" in stage.boots()[0]
-
-    def test_qemu_killed(self, stage: Stage) -> None:
-        stage.plays([console(FIRST_LINE), die()])
-        self.check(stage, "QEMU ended before the guest was ready")
-
-    def test_hello_and_then_silence(self, stage: Stage) -> None:
-        stage.plays((*UP, hang()))
-        self.check(stage, "no word from the guest in 0 s", *IMPATIENT)
-
-    def test_hello_of_another_protocol(self, stage: Stage) -> None:
-        stage.plays((console(FIRST_LINE), event("hello", protocol=7), end()))
-        shown = self.check(stage, "QEMU ended before the guest was ready")
-        assert "boot 1: 1 line of rubbish on the results channel" in shown
-
-    def test_nothing_but_garbage(self, stage: Stage) -> None:
-        stage.plays((console(FIRST_LINE), raw(b"\xff\n" * 1000), end()))
-        shown = self.check(stage, "QEMU ended before the guest was ready")
-        assert "boot 2: 1000 lines of rubbish on the results channel" in shown
-
-    def test_agent_that_cannot_start_tells_why(self, stage: Stage) -> None:
-        broken = event("broken", what="agent", detail="Traceback\nOSError: no ttyS1\n")
-        stage.plays((console(FIRST_LINE), broken, end()))
-        assert "agent: OSError: no ttyS1" in self.check(
-            stage, "QEMU ended before the guest was ready"
-        )
-
-    def test_one_bad_boot_is_forgiven(self, stage: Stage) -> None:
-        stage.plays([die()], WORKS)
-        assert stage.run().status == 0
-        assert [test.boot for test in stage.kernel_result().tests] == [2] * 4
-
-    def test_other_kernels_are_tested_all_the_same(self, stage: Stage) -> None:
-        other = stage.folder / "other"
-        other.write_bytes(bzimage("6.12.1-other"))
-        stage.plays([end()], [end()], WORKS)
-        assert stage.run(str(other)).status == 3
-        bad, good = stage.result().kernels
-        assert (bad.has_verdict, good.has_verdict) == (False, True)
 
 
 class TestRounds:
@@ -324,7 +152,7 @@ class TestRounds:
         finished = stage.run("--retries", "2")
         assert finished.status == 0
         assert stage.outcomes()["test_two"] == "fail flaky"
-        assert second_test(stage).attempts == 2
+        assert stage.second_test().attempts == 2
         # A flaky test is no failure, so the second retry has nothing to do.
         assert len(stage.boots()) == 2
         assert "boot 2 (tcg): retry of 1 failure\n" in finished.err
@@ -334,7 +162,7 @@ class TestRounds:
         assert stage.run("--retries", "1").status == 1
         tests = stage.kernel_result().tests
         assert [test.attempts for test in tests] == [1, 2, 1, 1]
-        assert second_test(stage).outcome == "fail"
+        assert stage.second_test().outcome == "fail"
 
     def test_crash_is_run_again(self, stage: Stage) -> None:
         stage.plays(with_two(die()), WORKS)
@@ -362,95 +190,6 @@ class TestRounds:
         assert len(stage.boots()) == 2
 
 
-class TestKvm:
-    REASON = "KVM works on this host"
-
-    def test_works_and_is_remembered(self, stage: Stage) -> None:
-        stage.has_kvm()
-        assert stage.run().status == 0
-        assert (stage.kernel_result().accel, stage.kernel_result().accel_reason) == (
-            "kvm", self.REASON
-        )  # fmt: skip
-        # Not found out again: a boot that says nothing is the kernel's fault now.
-        stage.has_kvm(first_line_seconds=0)
-        assert stage.run().status == 0
-        assert ["accel=kvm" in argv for argv in stage.boots()] == [True, True]
-
-    @pytest.mark.parametrize(
-        ("seconds", "fault", "why"),
-        [
-            (20, [hang()], "the kernel did not boot in 0 s"),
-            (
-                200,
-                [error("KVM internal error. Suberror: 1\nRAX=0\n"), hang()],
-                "the kernel did not boot in 2 s (KVM internal error. Suberror: 1)",
-            ),
-            (
-                1000,
-                [error("qemu: failed to initialize kvm\n"), end(1)],
-                "QEMU ended before the guest was ready (qemu: failed to initialize kvm)",
-            ),
-            (100, [console(FIRST_LINE), hang()], "no word from the guest in 2 s"),
-        ],
-        ids=["hangs", "says why", "ends", "hangs later"],
-    )
-    def test_falls_back_and_remembers(
-        self, stage: Stage, seconds: float, fault: Sequence[Step], why: str
-    ) -> None:
-        stage.has_kvm(first_line_seconds=seconds)
-        stage.plays([by_accel(kvm=fault, tcg=WORKS)])
-        assert stage.run("--timeout-scale", "0.01").status == 0
-        kernel = stage.kernel_result()
-        assert (kernel.accel, kernel.accel_reason) == ("tcg", f"KVM opened but {why}")
-        assert [boot.end for boot in kernel.boots] == [why, "clean"]
-        assert stage.run().status == 0
-        assert stage.kernel_result().accel_reason == f"KVM opened but {why}"
-        assert ["accel=kvm" in argv for argv in stage.boots()] == [True, False, False]
-
-    def test_kernel_that_comes_up_on_neither_says_nothing_of_kvm(self, stage: Stage) -> None:
-        other = stage.folder / "other"
-        other.write_bytes(bzimage("6.12.1-other"))
-        stage.has_kvm()
-        dead = [console(FIRST_LINE + PANIC), end()]
-        stage.plays(dead, dead, WORKS)
-        assert stage.run(str(other)).status == 3
-        bad, good = stage.result().kernels
-        assert not bad.has_verdict
-        assert (good.accel, good.accel_reason) == ("kvm", self.REASON)
-
-    def test_demanded_but_not_there(self, stage: Stage) -> None:
-        finished = stage.run("--accel", "kvm")
-        assert finished.status == 3
-        assert finished.err == (
-            f"nsconform: --accel kvm: {stage.folder}/kvm does not exist; use --accel auto or tcg\n"
-        )
-        assert not (stage.folder / "results").exists()
-
-    def test_demanded_but_not_working(self, stage: Stage) -> None:
-        stage.has_kvm(first_line_seconds=0.2)
-        stage.plays([hang()])
-        finished = stage.run("--accel", "kvm")
-        assert finished.status == 3
-        why = "--accel kvm: the kernel did not boot in 0 s; use --accel auto or tcg"
-        assert f"no verdict: {why}\n" in finished.err
-        assert {test.reason for test in stage.kernel_result().tests} == {why}
-        assert len(stage.boots()) == 1
-
-    def test_demanded_and_working(self, stage: Stage) -> None:
-        stage.has_kvm()
-        stage.plays(with_two(die()), WORKS)
-        assert stage.run("--accel", "kvm").status == 1
-        assert stage.kernel_result().accel_reason == "asked for with --accel kvm"
-        assert ["accel=kvm" in argv for argv in stage.boots()] == [True, True]
-        # What was demanded tells nothing about what is best.
-        assert not (Path(stage.cache) / "accel.json").exists()
-
-    def test_not_wanted(self, stage: Stage) -> None:
-        stage.has_kvm()
-        assert stage.run("--accel", "tcg").status == 0
-        assert stage.kernel_result().accel_reason == "asked for with --accel tcg"
-
-
 class TestEnd:
     def test_interrupted_run_keeps_what_it_has(self, stage: Stage) -> None:
         # The pause is for what was said before to be heard.
@@ -470,6 +209,26 @@ class TestEnd:
         assert finished.status == 2
         assert finished.err.startswith(f"nsconform: {stage.folder}/results")
         assert finished.err.count("\n") == 1
+
+    def test_disk_that_is_full_meanwhile(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not one test is taken for hanging because its verdict could not be written down."""
+        write = EventLog.write
+
+        def refuse(log: EventLog, line: bytes) -> None:
+            if b'"finish"' in line:
+                raise ConfigError("events-1.jsonl: cannot be written: No space left on device")
+            write(log, line)
+
+        monkeypatch.setattr(EventLog, "write", refuse)
+        stage.plays(with_two(finish("pass"), hang()))
+        finished = stage.run(*IMPATIENT)
+        assert finished.status == 2
+        assert finished.err.endswith("cannot be written: No space left on device\n")
+        (directory,) = (stage.folder / "results").glob("*.partial")
+        (kernel,) = load_run(directory).kernels
+        assert {test.outcome for test in kernel.tests} == {"notrun"}
 
     def test_console_that_floods_is_cut(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch

@@ -5,34 +5,33 @@ import errno
 import fcntl
 import json
 import struct
+import subprocess
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from harness.results import BootRecord
 from tests import fake_qemu
-from tests.conftest import Stage
+from tests.conftest import IMPATIENT, Stage, bzimage
 from tests.fake_qemu import (
-    FIRST_LINE,
     PANIC,
+    UP,
     WORKS,
-    Step,
     break_down,
     console,
     die,
     end,
     hang,
-    hello,
     interrupt,
     raw,
     refuse,
     serve,
+    with_two,
 )
+from vm import machine
 
-UP = (console(FIRST_LINE), hello())
-# 0.3 s of patience for a guest that is to take the suites in.
-IMPATIENT = ("--timeout-scale", "0.03")
 SILENT = (*UP, hang())
 PASSES = {f"test_{name}": "pass" for name in ("one", "two", "three", "four")}
 
@@ -41,11 +40,6 @@ PASSES = {f"test_{name}": "pass" for name in ("one", "two", "three", "four")}
 def saving(stage: Stage) -> Stage:
     stage.saves()
     return stage
-
-
-def with_two(*steps: Step | str) -> Sequence[Step]:
-    special = steps[0] if isinstance(steps[0], str) else steps
-    return (*UP, serve(test_two=special))  # type: ignore[arg-type]
 
 
 def boots(stage: Stage) -> tuple[BootRecord, ...]:
@@ -222,6 +216,26 @@ class TestSaving:
         assert not stage.snapshots()
         left = [file.name for file in (stage.cache / "snapshots").iterdir()]
         assert [name for name in left if not name.endswith(".lock")] == []
+
+    @pytest.mark.parametrize("now", [bzimage("6.6.6-rebuilt"), None], ids=["rebuilt", "gone"])
+    def test_kernel_that_changes_meanwhile(self, saving: Stage, now: bytes | None) -> None:
+        """Neither a verdict nor a snapshot goes by the name of the one that was there before."""
+
+        start = machine._start
+
+        def rebuild_and_start(*guest: Any) -> subprocess.Popen[bytes]:
+            saving.kernel.unlink()
+            if now is not None:
+                saving.kernel.write_bytes(now)
+            return start(*guest)
+
+        saving.monkeypatch.setattr(machine, "_start", rebuild_and_start)
+        finished = saving.run("--retries", "1")
+        assert finished.status == 3
+        assert f"no verdict: {saving.kernel} has changed since the run began" in finished.err
+        assert set(saving.outcomes().values()) == {"notrun"}
+        assert starts(saving) == ["cold"]
+        assert not saving.snapshots()
 
     @pytest.mark.parametrize("command", ["stop", "migrate-set-capabilities", "migrate"])
     def test_qemu_refuses(self, saving: Stage, command: str) -> None:

@@ -68,6 +68,13 @@ def heavy(suites: Path, size: int) -> Path:
     return suites
 
 
+def edit(suites: Path) -> Path:
+    """Have a test see another mark than that of the suites that the snapshot was made with."""
+    file = suites / "waiting/test_waiting.py"
+    file.write_text(file.read_text().replace('"original"', '"new text"'))
+    return suites
+
+
 def snapshots(cache: Path) -> list[Path]:
     return list((cache / "snapshots").glob("[!.]*"))
 
@@ -133,9 +140,7 @@ class TestWhatIsNew:
         cls, tmp_path_factory: pytest.TempPathFactory, kernel: str, cache: Path
     ) -> tuple[Run, float, float]:
         folder = tmp_path_factory.mktemp("edited")
-        suites = heavy(folder / "suites", 6 << 20)
-        file = suites / "waiting/test_waiting.py"
-        file.write_text(file.read_text().replace('"original"', '"new text"'))
+        suites = edit(heavy(folder / "suites", 6 << 20))
         before = time.time()
         run = completed(folder / "run", kernel, "--tests", str(suites), "-k", LOOK, cache=cache)
         return run, before, time.time()
@@ -306,6 +311,18 @@ class TestSerialPort:
         seen = run.tests()[LOOK].observations["time"]
         assert isinstance(seen, float)
         assert before < seen < time.time() + 1
+
+    def test_edited_file(self, tmp_path: Path, kernel: str) -> None:
+        """The guest was saved with other suites, which had come the same way."""
+        suites = tmp_path / "suites"
+        shutil.copytree(GUEST_TESTS, suites)
+        options = ("--tests", str(suites), "-k", LOOK, "--append", "pci=off")
+        first = completed(tmp_path / "first", kernel, *options, cache=tmp_path / "cache")
+        edit(suites)
+        second = completed(tmp_path / "second", kernel, *options, cache=tmp_path / "cache")
+        assert [starts(run) for run in (first, second)] == [["cold"], ["restored"]]
+        marks = [run.tests()[LOOK].observations["mark"] for run in (first, second)]
+        assert marks == ["original", "new text"]
 
 
 def test_no_process_is_left() -> None:

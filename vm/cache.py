@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from vm.errors import ConfigError
 
@@ -166,6 +167,15 @@ def locked(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("wb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # closing lets go, and so does a killed process
         yield
+
+
+def locked_alone(file: int | BinaryIO) -> bool:
+    """Lock what is open as `file` unless a process holds it; the lock ends when it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -38,6 +38,13 @@ class Kernel:
     sha256: str
     config: Path | None
 
+    def is_unchanged(self) -> bool:
+        """Whether the image is still the one that was resolved: a tree may be built meanwhile."""
+        try:
+            return _sha256(self.image) == self.sha256
+        except OSError:
+            return False
+
 
 def resolve(spec: str, *, cache: Path | None = None) -> Kernel:
     """Return the kernel that `spec` names.

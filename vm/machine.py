@@ -186,14 +186,15 @@ def _ends(
 ) -> _OurEnds:
     channel, guest_channel = _socket_pair(ours, guests)
     monitor, guest_monitor = _socket_pair(ours, guests)
-    mailbox = _nameless("mailbox", ours)
-    memory = asleep.memory if asleep else _nameless("memory", ours)
-    state = asleep.state if asleep else _nameless("state", ours)
+    mailbox = nameless("mailbox", ours)
+    memory = asleep.memory if asleep else nameless("memory", ours)
+    state = asleep.state if asleep else nameless("state", ours)
     files = Descriptors(guest_channel.fileno(), guest_monitor.fileno(), memory, state, mailbox)
     return _OurEnds(channel, monitor, files)
 
 
-def _nameless(purpose: str, ours: contextlib.ExitStack) -> int:
+def nameless(purpose: str, ours: contextlib.ExitStack) -> int:
+    """Return a descriptor of a file in memory, which is closed with the stack."""
     descriptor = os.memfd_create(f"nsconform-{purpose}")
     ours.callback(os.close, descriptor)
     return descriptor

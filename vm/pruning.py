@@ -6,7 +6,6 @@ versions, until it is cleared by name.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vm.cache import cache_dir, locked
+from vm.cache import cache_dir, locked, locked_alone
 from vm.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -212,14 +211,6 @@ def _alone(path: Path) -> Iterator[bool]:
     # An exclusive lock on NFS takes a descriptor that can write, which a folder does not have.
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        yield _locked_alone(handle) and os.path.samestat(os.fstat(handle), path.stat())
+        yield locked_alone(handle) and os.path.samestat(os.fstat(handle), path.stat())
     finally:
         os.close(handle)
-
-
-def _locked_alone(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -8,7 +8,6 @@ in the same form, and a checksum of all that.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vm.accel import Accel
-from vm.cache import atomic_path, cache_dir, mark_used
+from vm.cache import atomic_path, cache_dir, locked_alone, mark_used
 from vm.command import Descriptors, MachineSpec, command
 from vm.errors import SnapshotError
-from vm.machine import Machine
+from vm.machine import Machine, nameless
 
 _MAGIC = b"nsconform snapshot 2\n"
 _NUMBERS = struct.Struct("<QQ")
@@ -93,14 +92,8 @@ def thawed(snapshot: Path) -> Iterator[Thawed]:
 def _content(snapshot: Path, files: contextlib.ExitStack) -> Thawed:
     with snapshot.open("rb") as stream:
         mark_used(snapshot)
-        memory, state = (_nameless(name, files) for name in ("memory", "state"))
+        memory, state = (nameless(name, files) for name in ("memory", "state"))
         return Thawed(_read(_Reader(stream), memory, state), memory, state)
-
-
-def _nameless(purpose: str, files: contextlib.ExitStack) -> int:
-    descriptor = os.memfd_create(f"nsconform-{purpose}")
-    files.callback(os.close, descriptor)
-    return descriptor
 
 
 def _read(reader: "_Reader", memory: int, state: int) -> Mapping[str, object]:
@@ -189,18 +182,11 @@ def writer(key: str) -> Iterator[Writer | None]:
     """
     final = path(key)
     with final.with_name(f".{key}.lock").open("wb") as lock:
-        if not _is_ours(lock) or final.exists():
+        if not locked_alone(lock) or final.exists():
             yield None
             return
         with atomic_path(final) as unfinished, unfinished.open("r+b") as stream:
             yield Writer(stream)
-
-
-def _is_ours(lock: BinaryIO) -> bool:
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 class _Pages:

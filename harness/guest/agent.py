@@ -116,7 +116,12 @@ class Agent:
     def _load(self, command: Message) -> None:
         """Take in the suites, which have come in parts or lie in the mailbox."""
         refresh(int(command["time"]), base64.b64decode(command["seed"]))  # type: ignore[call-overload, arg-type]
-        packed = b"".join(self._parts) or mailbox.read(int(command["length"]))  # type: ignore[call-overload]
+        if "length" in command:
+            packed = mailbox.read(int(command["length"]))  # type: ignore[call-overload]
+        else:
+            packed = b"".join(self._parts)
+        # A guest that is saved now is given other suites when it goes on.
+        self._parts.clear()
         self._vocabulary.renew(unpack(packed, self._folder))
         from nslib import features
 

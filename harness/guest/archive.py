@@ -18,10 +18,13 @@ def pack(files: Files) -> bytes:
 
 
 def unpack(archive: bytes, folder: str) -> Files:
-    """Let an archive's files take the place of all that is in `folder`, and return them."""
+    """Let an archive's files take the place of all that is in `folder`, and return them.
+
+    Raises ValueError for less or more than one archive, zlib.error for a damaged one.
+    """
+    files: Files = marshal.loads(_inflated(archive))  # noqa: S302 - our own harness made it
     shutil.rmtree(folder, ignore_errors=True)
     made: set[str] = set()
-    files: Files = marshal.loads(zlib.decompress(archive))  # noqa: S302 - our own harness made it
     for path, (content, mtime) in files.items():
         target = os.path.join(folder, path)
         parent = os.path.dirname(target)
@@ -32,6 +35,15 @@ def unpack(archive: bytes, folder: str) -> Files:
             file.write(content)
         os.utime(target, (mtime, mtime))
     return files
+
+
+def _inflated(archive: bytes) -> bytes:
+    # zlib.decompress would be content with the first of two archives.
+    stream = zlib.decompressobj()
+    data = stream.decompress(archive)
+    if not stream.eof or stream.unused_data:
+        raise ValueError("the suites have not arrived as they were sent")
+    return data
 
 
 class Vocabulary:
