@@ -107,7 +107,7 @@ if os.fork() == 0:
             time.sleep(1000)
         os._exit(0)
     time.sleep(1000)
-while "odd) name (" not in [census._name(pid) for pid in census._living_children(0)]:
+while "odd) name (" not in [census._name(pid) for pid in census._living_children(set())]:
     time.sleep(0.01)
     if time.monotonic() > started + 20:
         break
@@ -115,8 +115,8 @@ while "odd) name (" not in [census._name(pid) for pid in census._living_children
 if (spare := os.fork()) == 0:
     open("/proc/self/comm", "w").write("spare")
     time.sleep(1000)
-left = census.end_leftovers(spare)
-print(json.dumps([sorted(left.names), left.immortal, sorted(census._children())]))
+left = census.end_leftovers({spare})
+print(json.dumps([sorted(left.names), left.immortal, sorted(census.children())]))
 """
 
 

@@ -22,6 +22,7 @@ AGENT = """
 import json, os, sys
 import pytest
 from harness.guest import agent, census, child, kmsg, runner
+sys.path.insert(0, "suites")
 
 class Log:
     def mark(self, text): pass
@@ -31,8 +32,7 @@ class Recorder:
     def pytest_runtestloop(self, session):
         items = {{item.nodeid: item for item in session.items}}
         made = runner.Runner(say, items.get, judge)
-        made.rehearse(pytest.Function.from_parent(
-            session.items[0].parent, name="rehearsal", callobj=lambda: None))
+        made.rehearse(agent._rehearsal(session, os.path.join(os.getcwd(), "suites")))
         made.run(list(items), runner.Settings(1.0, "BUG: "))
         return True
 
@@ -78,20 +78,18 @@ def reports(tmp_path: Path) -> Callable[..., Reports]:
 
 
 WELL = ("-k", "gets_over")
-# The first process of the two that are made for a test never does anything.
+# Every second process never does anything.
 NEVER_BEGINS = """
 begin = child.TestProcess.begin
-child.TestProcess.begin = lambda self: begin(self) if self.pid % 2 else None
+child.TestProcess.begin = lambda self, test: begin(self, test) if self.pid % 2 else None
 runner._DEFAULT_DEADLINE = 0.2
 """
 NO_ROOM = """
-made = []
 prepare = child.prepare
-def only_alone(item, judge, rehearsal):
-    if rehearsal is not None:
+def only_alone(cast):
+    if not cast.hurried:
         raise BlockingIOError(11, "Resource temporarily unavailable")
-    made.append(item)
-    return prepare(item, judge, rehearsal)
+    return prepare(cast)
 child.prepare = only_alone
 """
 ONE_CPU = "os.cpu_count = lambda: 1"

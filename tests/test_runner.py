@@ -33,6 +33,8 @@ class TestReport:
             monkeypatch.setattr("harness.guest.census.take", lambda: NOTHING)
             monkeypatch.setattr("harness.guest.census.end_leftovers", lambda _: Leftovers())
             ended = runner._Ended(End(verdict, 0.0), **end)
+            monkeypatch.setattr("harness.guest.pool.Pool.item", lambda *_: object())
+            monkeypatch.setattr("harness.guest.pool.Pool.take", lambda *_: object())
             monkeypatch.setattr("harness.guest.runner.Runner._outcome", lambda *_: ended)
             made = Runner(
                 lambda event, **rest: sent.append({"event": event, **rest}),

@@ -116,6 +116,7 @@ from harness.guest.runner import Runner
 
 census.kill_all = lambda: os.kill(running[0], signal.SIGKILL)
 kmsg.KernelLog = object
+census.take = lambda: census.Census(frozenset(), frozenset())
 running = []
 beats = []
 judge = child.Judge()
@@ -125,11 +126,15 @@ class Recorder:
         items = {item.nodeid: item for item in session.items}
         runner = Runner(lambda event, **fields: beats.append(event), items.get, judge)
         for test in items:
+            runner._pool.item(test)
             beats.clear()
-            process = runner._process(test)
+            process = runner._pool.take(test)
             running[:] = [process.pid]
-            ended = runner._outcome(process, None, 1.0)
-            report = asdict(ended.end.verdict) | {"stuck": ended.stuck, "beats": len(beats)}
+            ended = runner._outcome(process, runner._pool.item(test), [], 1.0)
+            runner._leaked(ended)
+            report = asdict(ended.end.verdict) | {
+                "stuck": ended.stuck, "beats": len(beats), "pid": process.pid,
+                "free": process.pid in runner._pool.pids()}
             print(json.dumps({items[test].name: report}), file=out, flush=True)
         return True
 
@@ -152,6 +157,19 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, dict[str,
     for line in (folder / "out").read_text().splitlines():
         merged |= json.loads(line)
     return merged
+
+
+class TestProcess:
+    def test_goes_on_after_what_was_well(self, verdicts: Mapping[str, dict[str, Any]]) -> None:
+        assert verdicts["test_passes"]["free"]
+        assert verdicts["test_fails"]["pid"] == verdicts["test_passes"]["pid"]
+
+    def test_goes_on_after_a_skip(self, verdicts: Mapping[str, dict[str, Any]]) -> None:
+        assert verdicts["test_skips"]["free"]
+
+    def test_ends_after_all_else(self, verdicts: Mapping[str, dict[str, Any]]) -> None:
+        free = {one["outcome"] for one in verdicts.values() if one["free"]}
+        assert free == {"pass", "skip"}
 
 
 class TestVerdict:

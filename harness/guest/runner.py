@@ -193,7 +193,7 @@ class Runner:
         if ended.process is not None:
             if not ended.free:
                 ended.process.close()
-            elif leaked:
+            elif leaked or not ended.end.verdict.is_good:
                 ended.process.end()
             else:
                 self._pool.give_back(ended.process)
