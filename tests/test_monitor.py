@@ -158,3 +158,12 @@ class TestNoAnswer:
         qemu.says((line, DONE))
         with pytest.raises(SnapshotError, match="does not answer"):
             monitor.write_state("x", 10)
+
+
+def test_guest_is_not_stopped_by_a_state_that_takes_too_long(ends: tuple[Monitor, Qemu]) -> None:
+    monitor, qemu = ends
+    active, cancelled = ({"return": {"status": status}} for status in ("active", "cancelled"))
+    qemu.says(DONE, DONE, active, DONE, active, cancelled)
+    with pytest.raises(SnapshotError, match="active"):
+        monitor.write_state("/dev/null", 0)
+    assert qemu.commands()[2:] == ["query-migrate", "migrate_cancel", *["query-migrate"] * 2]

@@ -2,6 +2,7 @@
 """The child that is made ahead of time, to become a task."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -81,6 +82,20 @@ def test_failure_to_enter_ends_it(waiting: int) -> None:
     assert not standby.is_waiting()
     with pytest.raises(ProcessLookupError):
         os.kill(waiting, 0)
+
+
+def test_one_that_was_killed_is_not_taken(waiting: int) -> None:
+    os.kill(waiting, signal.SIGKILL)
+    os.waitid(os.P_PID, waiting, os.WEXITED | os.WNOWAIT)
+    with Task() as task:
+        assert task.pid != waiting
+
+
+def test_one_that_was_stopped_is_taken(waiting: int) -> None:
+    os.kill(waiting, signal.SIGSTOP)
+    os.waitid(os.P_PID, waiting, os.WSTOPPED)
+    with Task() as task:
+        assert task.call(os.getpid) == waiting
 
 
 def test_is_dismissed(waiting: int) -> None:

@@ -13,6 +13,14 @@ from vm.errors import SnapshotError
 
 _ANSWER_SECONDS = 30
 _POLL_SECONDS = 0.01
+_CANCEL_SECONDS = 5.0
+# qapi/migration.json, MigrationStatus
+_FINAL = ("completed", "failed", "cancelled")
+
+
+def _check(status: object) -> None:
+    if status != "completed":
+        raise SnapshotError(f"QEMU does not get through the guest's state: {status}")
 
 
 class Monitor:
@@ -39,7 +47,12 @@ class Monitor:
         """
         self._leave_memory_out()
         self._do("migrate", uri=f"file:{path}")
-        self._wait_until_migrated(seconds)
+        status = self._last_status(seconds)
+        if status not in _FINAL:
+            # Left alone, it would stop the guest again in the end.
+            self._do("migrate_cancel")
+            self._last_status(_CANCEL_SECONDS)
+        _check(status)
 
     def read_state(self, path: str, seconds: float) -> None:
         """Let a guest go on that was started with `-incoming defer`, from what `write_state` wrote.
@@ -48,16 +61,18 @@ class Monitor:
         """
         self._leave_memory_out()
         self._do("migrate-incoming", uri=f"file:{path}")
-        self._wait_until_migrated(seconds)
+        _check(self._last_status(seconds))
         # It was paused when it was saved, and that is part of its state.
         self._do("cont")
 
-    def _wait_until_migrated(self, seconds: float) -> None:
+    def _last_status(self, seconds: float) -> object:
+        """Return how a migration has ended, or what it is at after `seconds`."""
         deadline = time.monotonic() + seconds
-        while (status := self._do("query-migrate").get("status")) != "completed":
-            if status in ("failed", "cancelled") or time.monotonic() > deadline:
-                raise SnapshotError(f"QEMU does not get through the guest's state: {status}")
+        while (status := self._do("query-migrate").get("status")) not in _FINAL:
+            if time.monotonic() > deadline:
+                break
             time.sleep(_POLL_SECONDS)
+        return status
 
     def _leave_memory_out(self) -> None:
         # Memory that lies in shared files (docs/devel/migration/features.rst in QEMU's sources).

@@ -65,6 +65,7 @@ class Agent:
         self._lacking = lacking
         self._folder = folder
         self._parts: list[bytes] = []
+        self._packed = b""
         self._vocabulary = Vocabulary()
         self.judge = child.Judge()
 
@@ -122,7 +123,9 @@ class Agent:
             packed = b"".join(self._parts)
         # A guest that is saved now is given other suites when it goes on.
         self._parts.clear()
-        self._vocabulary.renew(unpack(packed, self._folder))
+        if packed != self._packed:
+            self._vocabulary.renew(unpack(packed, self._folder))
+            self._packed = packed
         from nslib import features
 
         probed = features.probe_all()

@@ -7,6 +7,8 @@ to: without prepare() every Task is a fork of its own.
 """
 
 import os
+import select
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,8 +52,10 @@ def is_waiting() -> bool:
 
 def waiting() -> Standby | None:
     """The child that nobody has taken, if there is one and it is what a fork made now would be."""
-    if _waiting is None or _inherited() != _waiting.inherited:
+    if _waiting is None or _has_ended(_waiting.pidfd) or _inherited() != _waiting.inherited:
         return None
+    # A signal to all processes may have stopped it.
+    signal.pidfd_send_signal(_waiting.pidfd, signal.SIGCONT)
     return _waiting
 
 
@@ -73,6 +77,12 @@ def dismiss() -> None:
         os.close(idle.channel)
         with suppress(ChildProcessError):  # SIGCHLD is ignored
             end_child(idle.pidfd)
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _forget() -> None:
