@@ -114,7 +114,10 @@ while "odd) name (" not in [census._name(pid) for pid in census._living_children
 # One more process, which has no part in that.
 if (spare := os.fork()) == 0:
     open("/proc/self/comm", "w").write("spare")
+    os.fork()
     time.sleep(1000)
+while not census.children(spare):
+    time.sleep(0.01)
 left = census.end_leftovers({spare})
 print(json.dumps([sorted(left.names), left.immortal, sorted(census.children())]))
 """

@@ -49,7 +49,7 @@ class TestProgram:
 
     def test_failing_exec_is_raised(self) -> None:
         with Task() as task, pytest.raises(OSError, match="Bad file descriptor"):
-            task.call(execute, -1)
+            task.call(execute, 1000)
 
 
 class TestIdle:

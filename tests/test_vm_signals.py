@@ -38,6 +38,7 @@ class TestHarness:
                 assert run.guests()
                 # As a terminal does on Ctrl-C, and a supervisor of a whole job.
                 os.killpg(run.process.pid, number)
+            for run in runs.values():
                 run.wait()
             yield runs
 

@@ -78,9 +78,11 @@ def end_leftovers(spared: AbstractSet[int] = frozenset()) -> Leftovers:
     too, but are not named.
     """
     named: dict[int, str] = {}
-    innocent = spared
+    innocent = frozenset(spared)
     deadline = time.monotonic() + _DYING_SECONDS
     while (alive := bool(left := _living_children(spared))) and time.monotonic() < deadline:
+        # They are orphans, and our children, as soon as their parents are killed.
+        innocent |= {child for parent in spared for child in children(parent)}
         named |= {pid: _name(pid) for pid in left - named.keys() - innocent}
         spared = frozenset()
         kill_all()
@@ -113,16 +115,18 @@ def _living_children(spared: AbstractSet[int]) -> set[int]:
     return set()
 
 
-def children() -> set[int]:
-    """Return the children of this process, from where the kernel lists them if it does."""
-    own = os.getpid()
+def children(parent: int | None = None) -> set[int]:
+    """Return the children of a process (this one's by default), of its first thread if the kernel
+    tells them apart; none if it has gone."""
+    parent = parent or os.getpid()
     try:
-        with open(_CHILDREN.format(own)) as file:
+        with open(_CHILDREN.format(parent)) as file:
             return set(map(int, file.read().split()))
+    except ProcessLookupError:
+        return set()
     except FileNotFoundError:
-        return {
-            pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _parent(pid) == own
-        }
+        pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return {pid for pid in pids if _parent(pid) == parent}
 
 
 def _parent(pid: int) -> int:
