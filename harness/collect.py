@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,19 +52,41 @@ def collect(expression: str = "", suites: Path = SUITES) -> Collection:
     bytecode = held_dir("suites", "bytecode")
     if not answer.exists():
         options = ["-k", expression] if expression else []
+        _drop_stale(_sources(suites), bytecode)
         _ask_pytest(suites, answer, ["-c", str(SUITES / "pytest.ini"), *options], bytecode)
     tests = json.loads(answer.read_text())
     return Collection(tuple(_planned(**test) for test in tests), suites, bytecode)
 
 
+def _sources(suites: Path) -> list[Path]:
+    ours = [*SUITES.rglob("*.py"), *SUITES.glob("*.toml"), *SUITES.glob("*.ini")]
+    return sorted({*ours, *suites.rglob("*.py")})
+
+
 def _digest(suites: Path) -> str:
     """Name the state of the suites; times count, because compiled modules refer to them."""
     parts = [sys.version, version("pytest"), str(suites), Path(__file__).read_text()]
-    sources = [*SUITES.rglob("*.py"), *SUITES.glob("*.toml"), *SUITES.glob("*.ini")]
-    for source in sorted({*sources, *suites.rglob("*.py")}):
+    for source in _sources(suites):
         status = source.stat()
-        parts.append(f"{source} {status.st_mtime_ns} {status.st_size}")
+        parts.append(f"{source} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_size}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _drop_stale(sources: Iterable[Path], bytecode: Path) -> None:
+    """Remove the compiled form of what has changed since it was compiled.
+
+    Python and pytest tell by a source's size and by its time in seconds, which an edit can leave as
+    they were; nobody can set the time of the inode's last change.
+    """
+    for source in sources:
+        for code in compiled_forms(source, bytecode):
+            if code.stat().st_mtime_ns <= source.stat().st_ctime_ns:
+                code.unlink(missing_ok=True)
+
+
+def compiled_forms(source: Path, bytecode: Path) -> Iterable[Path]:
+    """Return the files below `bytecode` in which Python and pytest keep a module's code."""
+    return (bytecode / str(source.parent).lstrip("/")).glob(f"{source.stem}.*.pyc")
 
 
 def _planned(id: str, behaviours: list[str]) -> TestResult:  # noqa: A002 - the field's name

@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from harness.collect import SUITES, Collection
+from harness.collect import SUITES, Collection, compiled_forms
 from vm.cpio import Entry
 from vm.interpreter import GUEST_PACKAGES, compiled, executable
 
@@ -52,7 +52,7 @@ def _module(guest: PurePosixPath, source: Path, bytecode: Path) -> Iterator[tupl
     its size or hash and its modification time, which is why entries keep times.
     """
     yield str(guest), _file(source)
-    for code in (bytecode / str(source.parent).lstrip("/")).glob(f"{source.stem}.*.pyc"):
+    for code in compiled_forms(source, bytecode):
         yield str(guest.parent / "__pycache__" / code.name), _file(code)
 
 

@@ -116,6 +116,14 @@ class TestMemory:
         assert names(collect(suites=suites))[-1] == "test_c"
         assert "test_d" in names(collect(suites=suites))
 
+    def test_change_that_leaves_size_and_time_is_compiled_anew(self, suites: Path) -> None:
+        file = suites / "two/test_two.py"
+        before = file.stat()
+        collect(suites=suites)
+        file.write_text(file.read_text().replace("test_c", "test_z"))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert "test_z" in names(collect(suites=suites))
+
     def test_changed_time_is_a_change(self, suites: Path, processes: list[list[str]]) -> None:
         # The compiled form is valid for the time of its source alone.
         collect(suites=suites)
