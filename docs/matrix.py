@@ -23,7 +23,7 @@ def page(run: RunResult, behaviours: Mapping[str, Behaviour]) -> Iterator[str]:
     """Yield the lines of the page."""
     yield "# What released kernels do"
     yield ""
-    yield f"{len(behaviours)} behaviours on {len(run.kernels)} kernels; `docs/matrix.py` wrote this."
+    yield f"{len(behaviours)} behaviours on {len(run.kernels)} kernels (`docs/matrix.py`)."
     yield ""
     yield "| kernel | pass | skip | fail |"
     yield "|---|---:|---:|---:|"
