@@ -18,6 +18,7 @@ _PAGE = 4096
 _GRACE_SECONDS = 2.0
 # Thousands of processes take a slow guest a while to end.
 _DYING_SECONDS = 5.0
+_ENDING_SECONDS = 0.1
 _FEW = 10
 # Documentation/filesystems/proc.rst; CONFIG_PROC_CHILDREN.
 _CHILDREN = "/proc/{0}/task/{0}/children"
@@ -77,6 +78,7 @@ def end_leftovers(spared: AbstractSet[int] = frozenset()) -> Leftovers:
     `spared`, which have no part in what is over, has no leftovers. Where there are some, these go
     too, but are not named.
     """
+    _await_dying(spared)
     named: dict[int, str] = {}
     innocent = frozenset(spared)
     deadline = time.monotonic() + _DYING_SECONDS
@@ -88,6 +90,13 @@ def end_leftovers(spared: AbstractSet[int] = frozenset()) -> Leftovers:
         kill_all()
         time.sleep(0.001)
     return Leftovers(tuple(f"{name} (pid {pid})" for pid, name in named.items()), immortal=alive)
+
+
+def _await_dying(spared: AbstractSet[int]) -> None:
+    """Give processes that are ending the time to: a child is told of its parent's end only then."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while _living_children(spared) and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def few(items: Sequence[int] | Sequence[str]) -> str:

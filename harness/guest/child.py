@@ -21,7 +21,7 @@ from typing import Literal
 
 import pytest
 
-from harness.guest import standing
+from harness.guest import census, standing
 from harness.guest.wire import REASON_LIMIT, TEXT_LIMIT, cut
 
 # What a test may meet when the kernel does not keep its promise. All else is the test's own fault.
@@ -33,7 +33,7 @@ _FILE_LIMIT = 64 << 20
 _When = Literal["setup", "call", "teardown"]
 _BEGUN = b"\n"
 _NAME_LIMIT = 1 << 16
-_END_SECONDS = 1.0
+_END_SECONDS = 5.0
 NO_SUCH_TEST = "no such test in the guest: is its file importable?"
 
 
@@ -94,14 +94,19 @@ class TestProcess:
             return False
 
     def end(self) -> None:
-        """End the process if it is still there, and give the descriptors back."""
+        """End the process if it is still there, and give the descriptors back.
+
+        By itself it takes with it what it has made for the next test. What not even SIGKILL ends is
+        left: it will be found among the leftovers of the next test.
+        """
         self.close()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.pid, signal.SIGCONT)
-            # By itself it takes with it what it has made for the next test.
             if not _ends(self.pid, _END_SECONDS):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+                for pid in (*census.children(self.pid), self.pid):
+                    os.kill(pid, signal.SIGKILL)
+                _ends(self.pid, _END_SECONDS)
+            os.waitpid(self.pid, os.WNOHANG)
 
     def close(self) -> None:
         """Give the descriptors back, of a process that has ended or cannot be ended."""
@@ -261,32 +266,36 @@ def _work(process: TestProcess, cast: Cast) -> None:
     """Do the tests that are named, and leave; the caller's stack is never returned to."""
     try:
         _settle_in(process)
-        ours = os.getpid()
-        alone = before = standing.take()
-        hurried = cast.hurried
-        while True:
-            if cast.rehearsal is not None and not hurried and not cast.rehearsal.is_waiting():
-                cast.rehearsal.stand_by(standing.inherited)
-                cast.judge.verdict_on(cast.rehearsal.item)
-                before = standing.take()
-            if not (test := _next_test(process)):
-                break
-            os.write(process.verdict, _BEGUN)
-            verdict = _verdict_on(test, cast)
-            _send(process.verdict, verdict)
-            taken = cast.rehearsal is None or not cast.rehearsal.is_waiting()
-            # A child that the test has let come back is not to go on in our place.
-            if os.getpid() != ours or not verdict.is_good or not _is(alone if taken else before):
-                break
-            hurried = False
-            os.write(process.free, b"!")
-    except BaseException as error:
-        _send(process.verdict, Verdict("error", f"{type(error).__name__}: {error}"))
+        _take_turns(process, cast)
     finally:
+        # Whoever ends here while waiting for a test is replaced; there is nobody to tell.
         if cast.rehearsal is not None:
             with contextlib.suppress(OSError):
                 cast.rehearsal.dismiss()
         os._exit(0)
+
+
+def _take_turns(process: TestProcess, cast: Cast) -> None:
+    """Run tests until one leaves the process other than it was."""
+    ours = os.getpid()
+    alone = before = standing.take()
+    hurried = cast.hurried
+    while True:
+        if cast.rehearsal is not None and not hurried and not cast.rehearsal.is_waiting():
+            cast.rehearsal.stand_by(standing.inherited)
+            cast.judge.verdict_on(cast.rehearsal.item)
+            before = standing.take()
+        if not (test := _next_test(process)):
+            return
+        os.write(process.verdict, _BEGUN)
+        verdict = _verdict_on(test, cast)
+        _send(process.verdict, verdict)
+        taken = cast.rehearsal is None or not cast.rehearsal.is_waiting()
+        # A child that the test has let come back is not to go on in our place.
+        if os.getpid() != ours or not verdict.is_good or not _is(alone if taken else before):
+            return
+        hurried = False
+        os.write(process.free, b"!")
 
 
 def _next_test(process: TestProcess) -> str:
@@ -301,8 +310,11 @@ def _is(before: standing.Standing) -> bool:
 
 
 def _verdict_on(test: str, cast: Cast) -> Verdict:
-    item = cast.find(test)
-    return cast.judge.verdict_on(item) if item else Verdict("error", NO_SUCH_TEST)
+    try:
+        item = cast.find(test)
+        return cast.judge.verdict_on(item) if item else Verdict("error", NO_SUCH_TEST)
+    except BaseException as error:
+        return Verdict("error", f"{type(error).__name__}: {error}")
 
 
 def _settle_in(test: TestProcess) -> None:
@@ -336,6 +348,10 @@ def _send(descriptor: int, verdict: Verdict) -> None:
 def _judge(item: pytest.Item) -> Verdict:
     """Take a test through pytest's three phases; what is wrong first is the verdict."""
     hook = item.ihook
+    item.user_properties.clear()
+    if isinstance(item, pytest.Function):
+        # What it got from its fixtures when it ran before is used up (_pytest/runner.py).
+        item._initrequest()
     wrong = _phase(item, "setup", hook.pytest_runtest_setup)
     if wrong is None:
         wrong = _phase(item, "call", hook.pytest_runtest_call)

@@ -41,8 +41,9 @@ class Pool:
 
     def item(self, test: str) -> pytest.Item | None:
         """Return a test; None if there is none, or if its file cannot be imported."""
+        item = self._find(test)
         self._files.add(file_of(test))
-        return self._find(test)
+        return item
 
     def take(self, test: str) -> TestProcess:
         """Return a process that can run `test`: the one that has waited for longest, or a new one.
@@ -71,16 +72,18 @@ class Pool:
         if self._idle:
             self._import_next(waiting)
             return
-        self.item(following)
+        self._import_next([following])
         # What runs meanwhile may have taken all processes, or all memory.
         with contextlib.suppress(OSError):
             self._idle.append(self._prepared(hurried=False))
 
     def _import_next(self, tests: Iterable[str]) -> None:
-        """Import one more file, so that the processes that are made next know it."""
+        """Import one more file of `tests`, so that the processes that are made next know it."""
         for test in tests:
             if file_of(test) not in self._files:
-                self.item(test)
+                # What is wrong with it is told when it is its turn.
+                with contextlib.suppress(Exception):
+                    self.item(test)
                 return
 
     def _drop_useless(self, test: str) -> None:

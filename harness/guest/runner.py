@@ -153,12 +153,16 @@ class Runner:
     def _wait(self, process: TestProcess, seconds: float) -> _Over | None:
         """Reap until the test is over, with a sign of life to the harness now and then."""
         deadline = time.monotonic() + seconds
+        free: int | None = process.free
         while (left := deadline - time.monotonic()) > 0:
             ended = _reap()
             if process.pid in ended:
                 return _Over(ended[process.pid])
-            if not ended and self._children.wait(min(left, _HEARTBEAT_SECONDS), process.free):
+            said = self._children.wait(0 if ended else min(left, _HEARTBEAT_SECONDS), free)
+            if said:
                 return _Over(0, free=True)
+            # Closed: the process ends, or the test has closed what is not its own.
+            free = None if said == b"" else free
             self._beat()
         return None
 
@@ -208,14 +212,13 @@ class _Children:
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
-    def wait(self, seconds: float, free: int) -> bool:
-        """Return when a child has ended since the last call, or after `seconds`; or else True when
-        something has come from `free`, which is taken from there."""
-        ready, _, _ = select.select([self._reader, free], [], [], seconds)
+    def wait(self, seconds: float, other: int | None) -> bytes | None:
+        """Return when a child has ended since the last call, or after `seconds`, or when something
+        has come from the descriptor `other`: that is returned, and nothing at its end."""
+        ready, _, _ = select.select([self._reader, *filter(None, [other])], [], [], seconds)
         if self._reader in ready:
             os.read(self._reader, 4096)
-            return False
-        return free in ready and bool(os.read(free, 1))
+        return os.read(other, 1) if other is not None and other in ready else None
 
 
 def _reap() -> dict[int, int]:

@@ -15,7 +15,10 @@ _PR_GET_SECUREBITS = 27
 _PR_GET_CHILD_SUBREAPER = 37
 _RETURNED = (_PR_GET_DUMPABLE, _PR_GET_KEEPCAPS, _PR_GET_SECUREBITS)
 _STORED = (_PR_GET_PDEATHSIG, _PR_GET_CHILD_SUBREAPER)
-_READ_SIZE = 1 << 14
+# Lines of /proc/PID/status on what no test has a hand in: memory, switches, what other processes
+# of the user have queued.
+_FLEETING = (b"State:", b"FDSize:", b"Vm", b"Rss", b"Hugetlb", b"SigQ:", b"voluntary", b"nonvol")
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 _libc = ctypes.CDLL(None)
 
@@ -30,6 +33,7 @@ def inherited() -> Standing:
         os.readlink("/proc/self/cwd"),
         os.readlink("/proc/self/root"),
         *_identity(),
+        _content("oom_score_adj"),
         _content("limits"),
         _content("cgroup"),
         *(_libc.prctl(option, 0, 0, 0, 0) for option in _RETURNED),
@@ -45,16 +49,15 @@ def take() -> Standing:
         frozenset(census.children()),
         *_links("fd"),
         *(_stored(option) for option in _STORED),
-        signal.getitimer(signal.ITIMER_REAL),
+        *map(signal.getitimer, _TIMERS),
+        dict(os.environ),
     )
 
 
-def _identity() -> tuple[bytes, bytes]:
-    """Return ids, groups, signals and capabilities: /proc/PID/status without the parts on memory
-    and switches, which are never the same (Documentation/filesystems/proc.rst)."""
-    head, _, rest = _content("status").partition(b"\nVmPeak:")
-    tail = rest[rest.index(b"\nThreads:") :]
-    return head, tail.partition(b"\nvoluntary_ctxt_switches:")[0]
+def _identity() -> list[bytes]:
+    """Return ids, groups, signals and capabilities of /proc/PID/status
+    (Documentation/filesystems/proc.rst)."""
+    return [line for line in _content("status").splitlines() if not line.startswith(_FLEETING)]
 
 
 def _links(folder: str) -> list[str]:
@@ -70,13 +73,10 @@ def _links(folder: str) -> list[str]:
 
 def _content(name: str) -> bytes:
     try:
-        descriptor = os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        with open(f"/proc/self/{name}", "rb", buffering=0) as file:
+            return file.read()
     except FileNotFoundError:
         return b""  # a kernel without cgroups
-    try:
-        return os.read(descriptor, _READ_SIZE)
-    finally:
-        os.close(descriptor)
 
 
 def _stored(option: int) -> int:

@@ -99,6 +99,7 @@ def _fork(spec: TaskSpec) -> tuple[int, int]:
 def _request_unshare(fd: int, namespaces: NS) -> None:
     channel = Channel(os.dup(fd))
     try:
+        channel.limit_waiting()
         channel.send(pickle.dumps((unshare, (namespaces,), {})))
         unpickled(channel.receive()[0])
     finally:

@@ -46,13 +46,13 @@ def prepare(start: Callable[[], tuple[int, int]], inherited: Callable[[], object
 
 
 def is_waiting() -> bool:
-    """Whether there is a child that nobody has taken."""
-    return _waiting is not None
+    """Whether there is a child that nobody has taken, or killed."""
+    return _waiting is not None and not _has_ended(_waiting.pidfd)
 
 
 def waiting() -> Standby | None:
     """The child that nobody has taken, if there is one and it is what a fork made now would be."""
-    if _waiting is None or _has_ended(_waiting.pidfd) or _inherited() != _waiting.inherited:
+    if _waiting is None or not is_waiting() or _inherited() != _waiting.inherited:
         return None
     # A signal to all processes may have stopped it.
     signal.pidfd_send_signal(_waiting.pidfd, signal.SIGCONT)
