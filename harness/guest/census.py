@@ -16,9 +16,10 @@ _SYS_LISTNS = 470
 _REQUEST = struct.Struct("<IIQIIQ")
 _PAGE = 4096
 _GRACE_SECONDS = 2.0
+# A child is told of its parent's end only then, and a test may leave it to that.
+_ENDING_SECONDS = 1.0
 # Thousands of processes take a slow guest a while to end.
 _DYING_SECONDS = 5.0
-_ENDING_SECONDS = 0.1
 _FEW = 10
 # Documentation/filesystems/proc.rst; CONFIG_PROC_CHILDREN.
 _CHILDREN = "/proc/{0}/task/{0}/children"
@@ -93,7 +94,7 @@ def end_leftovers(spared: AbstractSet[int] = frozenset()) -> Leftovers:
 
 
 def _await_dying(spared: AbstractSet[int]) -> None:
-    """Give processes that are ending the time to: a child is told of its parent's end only then."""
+    """Give processes that are ending the time to."""
     deadline = time.monotonic() + _ENDING_SECONDS
     while _living_children(spared) and time.monotonic() < deadline:
         time.sleep(0.001)
