@@ -94,6 +94,17 @@ def only_alone(cast):
     return prepare(cast)
 child.prepare = only_alone
 """
+TWICE = """
+run = runner.Runner.run
+runner.Runner.run = lambda self, tests, settings: run(self, tests * 2, settings)
+"""
+FAILS_WHILE_IT_WAITS = """
+import dataclasses
+rehearsal = agent._rehearsal
+def stand_by(inherited):
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+agent._rehearsal = lambda *args: dataclasses.replace(rehearsal(*args), stand_by=stand_by)
+"""
 ONE_CPU = "os.cpu_count = lambda: 1"
 
 
@@ -110,6 +121,19 @@ def test_one_that_never_begins_is_replaced(reports: Callable[..., Reports]) -> N
     found = reports("waiting", *WELL, setup=NEVER_BEGINS)
     assert len(found) == 5
     assert {one["outcome"] for one in found.values()} <= {"pass", "timeout"}
+
+
+@pytest.mark.parametrize("setup", [TWICE, TWICE + ONE_CPU])
+def test_one_test_twice(reports: Callable[..., Reports], setup: str) -> None:
+    found = reports("again", setup=setup)
+    assert found["uses_its_fixture"]["outcome"] == "pass", found
+    assert len(found["uses_its_fixture"]["observations"]) == 1
+
+
+def test_failure_while_it_waits_is_no_tests(reports: Callable[..., Reports]) -> None:
+    found = reports("many", "-k", "one_of_many", setup=FAILS_WHILE_IT_WAITS)
+    assert len(found) == 50
+    assert {one["outcome"] for one in found.values()} == {"pass"}
 
 
 def test_many(reports: Callable[..., Reports]) -> None:
