@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernels keep which promise: python docs/matrix.py RUN.JSON > docs/matrix.md."""
+"""Which kernels keep which promise: python docs/matrix.py RUN.JSON… > docs/matrix.md."""
 
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness import catalogue
 from harness.catalogue import Behaviour
-from harness.results import KernelResult, Outcome, RunResult, from_json
+from harness.results import KernelResult, Outcome, from_json
 
 _MARKS = {Outcome.PASS: "·", Outcome.SKIP: " "}
 
@@ -19,32 +20,55 @@ def of_behaviour(kernel: KernelResult, behaviour: str) -> Outcome | None:
     return max(asserted or outcomes, key=lambda outcome: outcome.severity, default=None)
 
 
-def page(run: RunResult, behaviours: Mapping[str, Behaviour]) -> Iterator[str]:
+def by_release(kernel: KernelResult) -> list[int]:
+    """Return the numbers of a kernel's release, to sort by."""
+    return [int(number) for number in re.findall(r"\d+", kernel.release)[:3]]
+
+
+def page(kernels: Sequence[KernelResult], behaviours: Mapping[str, Behaviour]) -> Iterator[str]:
     """Yield the lines of the page."""
     yield "# What released kernels do"
     yield ""
-    yield f"{len(behaviours)} behaviours on {len(run.kernels)} kernels (`docs/matrix.py`)."
+    yield f"{len(behaviours)} behaviours on {len(kernels)} kernels (`docs/matrix.py`)."
     yield ""
     yield "| kernel | pass | skip | fail |"
     yield "|---|---:|---:|---:|"
-    for kernel in run.kernels:
+    for kernel in kernels:
         counts = [sum(test.outcome is outcome for test in kernel.tests)
                   for outcome in (Outcome.PASS, Outcome.SKIP)]  # fmt: skip
         bad = sum(test.outcome.bad for test in kernel.tests)
         yield f"| {kernel.release} | {counts[0]} | {counts[1]} | {bad} |"
     yield ""
-    yield "## Behaviours that are not the same everywhere"
+    outcomes = {name: [of_behaviour(kernel, name) for kernel in kernels] for name in behaviours}
+    yield "## Promises that some kernels break"
     yield ""
     yield "A dot: the promise is kept; a word: it is not; nothing: the kernel lacks the feature."
     yield ""
-    names = [kernel.spec.removeprefix("debian:") for kernel in run.kernels]
+    names = [kernel.spec.removeprefix("debian:") for kernel in kernels]
     yield f"| behaviour | {' | '.join(names)} | promise | fixed by |"
     yield f"|---|{':-:|' * len(names)}---|---|"
-    for name, behaviour in behaviours.items():
-        outcomes = [of_behaviour(kernel, name) for kernel in run.kernels]
-        if len(set(outcomes)) > 1:
-            marks = [_MARKS.get(one, one.value) if one else " " for one in outcomes]
+    for name, found in outcomes.items():
+        if any(outcome and outcome.bad for outcome in found):
+            marks = [_MARKS.get(one, one.value) if one else " " for one in found]
+            behaviour = behaviours[name]
             yield f"| {name} | {' | '.join(marks)} | {behaviour.sentence} | {_fix(behaviour)} |"
+    yield ""
+    yield "## Promises by the first of these kernels that makes them"
+    yield ""
+    for kernel_name, made in zip(names, _first_made(outcomes, len(kernels)), strict=True):
+        yield f"* {kernel_name}: {', '.join(made) or 'none'}"
+
+
+def _first_made(
+    outcomes: Mapping[str, Sequence[Outcome | None]], kernels: int
+) -> Sequence[Sequence[str]]:
+    """Return for each kernel the behaviours that it has and those before it do not."""
+    made: list[list[str]] = [[] for _ in range(kernels)]
+    for name, found in outcomes.items():
+        having = [i for i, one in enumerate(found) if one not in (None, Outcome.SKIP)]
+        if having:
+            made[having[0]].append(name)
+    return made
 
 
 def _fix(behaviour: Behaviour) -> str:
@@ -55,5 +79,7 @@ def _fix(behaviour: Behaviour) -> str:
 
 
 if __name__ == "__main__":
-    found = from_json(Path(sys.argv[1]).read_text())
-    print("\n".join(page(found, catalogue.load())))
+    runs = [from_json(Path(file).read_text(), file) for file in sys.argv[1:]]
+    # A later run of a kernel takes the place of an earlier one.
+    found = {kernel.spec: kernel for run in runs for kernel in run.kernels}
+    print("\n".join(page(sorted(found.values(), key=by_release), catalogue.load())))
