@@ -72,17 +72,12 @@ def test_none_is_left_when_init_is_reaped(how: ExitStatus) -> None:
         if how == KILLED:
             init.kill()
         else:
-            init.call(_exit_on_signal, how.status)
-            init.kill(signal.SIGUSR1)
+            init.begin(os._exit, how.status)
         assert init.wait() == how
         assert [errno_of(signal.pidfd_send_signal, fd, 0) for fd in pidfds] == [ESRCH] * 5
         assert errno_of(nested.kill) == ESRCH
         for fd in pidfds:
             os.close(fd)
-
-
-def _exit_on_signal(status: int) -> None:
-    signal.signal(signal.SIGUSR1, lambda _number, _frame: os._exit(status))
 
 
 @pytest.mark.behaviour("PNS-24")
@@ -117,7 +112,7 @@ def test_namespace_ends_with_the_last_thread_of_init() -> None:
         with owned(reader), owned(writer):
             init.call(_leave_a_thread, init.give(reader))
             child = init.call(sleeper_in, death_signal=0)
-            init.kill(signal.SIGUSR1)
+            init.begin(syscall, SYS_EXIT, 0)
             wait_until(lambda: status_field(init.pid, "State")[0] == "Z", "end of init's leader")
             with children_in(fd), Sleeper() as member:
                 assert member.pids[1:] == [4]  # after two threads and a child
@@ -130,9 +125,8 @@ def test_namespace_ends_with_the_last_thread_of_init() -> None:
 
 
 def _leave_a_thread(reader: int) -> None:
-    """Start a thread that lives until something can be read; the main thread ends by SIGUSR1."""
+    """Start a thread that lives until something can be read."""
     threading.Thread(target=_exit_after_reading, args=[reader], daemon=True).start()
-    signal.signal(signal.SIGUSR1, lambda _number, _frame: syscall(SYS_EXIT, 0))
 
 
 def _exit_after_reading(reader: int) -> None:
