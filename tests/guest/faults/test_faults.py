@@ -154,7 +154,7 @@ def test_revives_a_namespace() -> None:
 
 @pytest.mark.deadline(60)
 def test_takes_its_time() -> None:
-    time.sleep(20)
+    time.sleep(50)
 
 
 def test_after() -> None:
