@@ -120,7 +120,8 @@ def running(folder: Path, kernel: str, *options: str, cache: Path | None = None)
     argv += [*options, kernel] if "--accel" in options else ["--accel", "tcg", *options, kernel]
     with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         process = subprocess.Popen(
-            argv,
+            # What runs us in the background may have had the signal ignored, which is inherited.
+            ["env", "--default-signal=INT", *argv],
             cwd=ROOT,
             env=os.environ | {"TMPDIR": str(folder / "tmp")} | own_cache,
             stdin=subprocess.DEVNULL,
