@@ -3,6 +3,7 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -27,24 +28,40 @@ def by_release(kernel: KernelResult) -> list[int]:
 
 def page(kernels: Sequence[KernelResult], behaviours: Mapping[str, Behaviour]) -> Iterator[str]:
     """Yield the lines of the page."""
+    outcomes = {name: [of_behaviour(kernel, name) for kernel in kernels] for name in behaviours}
+    names = [kernel.spec.removeprefix("debian:") for kernel in kernels]
     yield "# What released kernels do"
     yield ""
     yield f"{len(behaviours)} behaviours on {len(kernels)} kernels (`docs/matrix.py`)."
     yield ""
-    yield "| kernel | pass | skip | fail |"
-    yield "|---|---:|---:|---:|"
-    for kernel in kernels:
-        counts = [sum(test.outcome is outcome for test in kernel.tests)
-                  for outcome in (Outcome.PASS, Outcome.SKIP)]  # fmt: skip
-        bad = sum(test.outcome.bad for test in kernel.tests)
-        yield f"| {kernel.release} | {counts[0]} | {counts[1]} | {bad} |"
+    yield from _counts(kernels)
     yield ""
-    outcomes = {name: [of_behaviour(kernel, name) for kernel in kernels] for name in behaviours}
     yield "## Promises that some kernels break"
     yield ""
     yield "A dot: the promise is kept; a word: it is not; nothing: the kernel lacks the feature."
     yield ""
-    names = [kernel.spec.removeprefix("debian:") for kernel in kernels]
+    yield from _broken(names, outcomes, behaviours)
+    yield ""
+    yield "## Promises by the first of these kernels that makes them"
+    yield ""
+    for kernel_name, made in zip(names, _first_made(outcomes, len(kernels)), strict=True):
+        yield f"* {kernel_name}: {', '.join(made) or 'none'}"
+
+
+def _counts(kernels: Sequence[KernelResult]) -> Iterator[str]:
+    yield "| kernel | pass | skip | fail |"
+    yield "|---|---:|---:|---:|"
+    for kernel in kernels:
+        tests = Counter(test.outcome for test in kernel.tests)
+        bad = sum(test.outcome.bad for test in kernel.tests)
+        yield f"| {kernel.release} | {tests[Outcome.PASS]} | {tests[Outcome.SKIP]} | {bad} |"
+
+
+def _broken(
+    names: Sequence[str],
+    outcomes: Mapping[str, Sequence[Outcome | None]],
+    behaviours: Mapping[str, Behaviour],
+) -> Iterator[str]:
     yield f"| behaviour | {' | '.join(names)} | promise | fixed by |"
     yield f"|---|{':-:|' * len(names)}---|---|"
     for name, found in outcomes.items():
@@ -52,11 +69,6 @@ def page(kernels: Sequence[KernelResult], behaviours: Mapping[str, Behaviour]) -
             marks = [_MARKS.get(one, one.value) if one else " " for one in found]
             behaviour = behaviours[name]
             yield f"| {name} | {' | '.join(marks)} | {behaviour.sentence} | {_fix(behaviour)} |"
-    yield ""
-    yield "## Promises by the first of these kernels that makes them"
-    yield ""
-    for kernel_name, made in zip(names, _first_made(outcomes, len(kernels)), strict=True):
-        yield f"* {kernel_name}: {', '.join(made) or 'none'}"
 
 
 def _first_made(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.events import Broken, Done, Event, Finish, Hello, Ready, Start
+from harness.exploration import Exploration
 from harness.protocol import Channel
 from harness.reports.text import number
 from harness.results import Outcome
@@ -148,12 +149,18 @@ def _expect(kind: type[Wanted], guest: Boot, seconds: float, since: float) -> Wa
     raise BootError(_why_not_ready(guest, seconds))
 
 
-def run(guest: Boot, tests: Sequence[str], observer: Observer, user_scale: float) -> Ending:
+def run(
+    guest: Boot,
+    tests: Sequence[str],
+    observer: Observer,
+    user_scale: float,
+    exploration: Exploration,
+) -> Ending:
     """Run tests in a guest that is ready, until they are done or the guest is not fit any more."""
     assert guest.hello is not None
     scale = _scale(guest.hello, user_scale)
     guest.due = set(tests)
-    guest.channel.run(tests, scale, kernel_log.SPLAT)
+    guest.channel.run(tests, scale, kernel_log.SPLAT, exploration)
     while True:
         event = guest.channel.receive(_SILENCE_SECONDS * scale)
         if event is None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from harness import cache_listing, catalogue, listing
 from harness.collect import SUITES
+from harness.exploration import Exploration
 from harness.plan import Selection, select
 from harness.progress import make_progress
 from harness.reports.matrix import render
@@ -87,12 +88,20 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_selection(parser)
     _add_machine(parser)
     # fmt: off
+    parser.add_argument("--long", action="store_true",
+                        help="run model, races and stress too, which take minutes")
     parser.add_argument("--repeat", type=_at_least(1), default=1, metavar="N",
                         help="run every test N times, each time in a fresh boot")
     parser.add_argument("--retries", type=_at_least(0), default=1, metavar="N",
                         help="run a failure up to N more times in fresh boots (default 1)")
     parser.add_argument("--timeout-scale", type=_positive, default=1.0, metavar="X",
                         help="multiply deadlines by X, on top of the guest's measured speed")
+    parser.add_argument("--race-seconds", type=_positive, default=60.0, metavar="S",
+                        help="how long all races together may explore (default 60)")
+    parser.add_argument("--model-seconds", type=_positive, default=60.0, metavar="S",
+                        help="how long the comparison with the model may go on (default 60)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N",
+                        help="seed of what races and model choose by chance (default 0)")
     parser.add_argument("--no-snapshot", dest="snapshot", action="store_false",
                         help="boot every guest; neither save guests nor start from saved ones")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR",
@@ -130,7 +139,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def _add_list(parser: argparse.ArgumentParser) -> None:
     _add_selection(parser)
     parser.add_argument("--behaviours", action="store_true", help="print behaviours, not tests")
-    parser.set_defaults(handler=_list)
+    parser.set_defaults(handler=_list, long=True)
 
 
 def _add_kernels(parser: argparse.ArgumentParser) -> None:
@@ -173,7 +182,9 @@ def _list(arguments: argparse.Namespace) -> int:
     _, tests = select(selection)
     with _printing():
         if arguments.behaviours:
-            listing.print_behaviours(tests, catalogue.load(), everything=selection == Selection())
+            listing.print_behaviours(
+                tests, catalogue.load(), everything=selection == Selection(long=True)
+            )
         else:
             listing.print_tests(tests)
     return 0
@@ -207,6 +218,7 @@ def _selection(arguments: argparse.Namespace) -> Selection:
         tuple(arguments.behaviour),
         arguments.expression,
         arguments.tests,
+        arguments.long,
     )
 
 
@@ -215,7 +227,12 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     given = {
         name: value for name, value in vars(arguments).items() if name in Settings.__annotations__
     }
-    return replace(Settings(), **given | {"append": tuple(arguments.append)})
+    given["append"] = tuple(arguments.append)
+    if "seed" in arguments:
+        given["exploration"] = Exploration(
+            arguments.race_seconds, arguments.model_seconds, arguments.seed
+        )
+    return replace(Settings(), **given)
 
 
 def _kind(name: str) -> Kind:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import catalogue
 from harness.collect import SUITES, Collection, collect
+from harness.exploration import LONG_SUITES
 from harness.results import TestResult
 from vm.errors import ConfigError
 
@@ -17,13 +18,15 @@ class Selection:
     """Which tests to run: all of them, or those that satisfy every condition given.
 
     `suites` are names of folders, `behaviours` ids of the catalogue, `expression` is pytest's -k;
-    `folder` is where the suites lie.
+    `folder` is where the suites lie. Suites that take long are left out unless they are named, or
+    `long` is true.
     """
 
     suites: tuple[str, ...] = ()
     behaviours: tuple[str, ...] = ()
     expression: str = ""
     folder: Path = SUITES
+    long: bool = False
 
 
 def select(wanted: Selection) -> tuple[Collection, tuple[TestResult, ...]]:
@@ -44,6 +47,8 @@ def select(wanted: Selection) -> tuple[Collection, tuple[TestResult, ...]]:
 
 def _matches(test: TestResult, wanted: Selection) -> bool:
     if wanted.suites and test.suite not in wanted.suites:
+        return False
+    if test.suite in LONG_SUITES and not (wanted.long or wanted.suites):
         return False
     return not wanted.behaviours or not set(wanted.behaviours).isdisjoint(test.behaviours)
 

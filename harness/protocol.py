@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from harness.decode import decode
 from harness.events import KINDS, Event
+from harness.exploration import Exploration
 from harness.guest.wire import Decoder, Message, encode
 from vm.errors import ConfigError
 
@@ -55,7 +56,9 @@ class Channel:
         seed = base64.b64encode(os.urandom(_SEED))
         self._send({"command": "load", "time": time.time_ns(), "seed": seed.decode(), **where})
 
-    def run(self, tests: Sequence[str], timeout_scale: float, splat: str) -> None:
+    def run(
+        self, tests: Sequence[str], timeout_scale: float, splat: str, exploration: Exploration
+    ) -> None:
         """Tell the agent to run tests; `splat` is the expression of a kernel's complaint."""
         self._send(
             {
@@ -63,6 +66,7 @@ class Channel:
                 "tests": list(tests),
                 "timeout_scale": timeout_scale,
                 "splat": splat,
+                **exploration.message(),
             }
         )
 

@@ -123,13 +123,17 @@ class KernelResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """Some suites on some kernels; times are UTC, and `finished` is empty for a cut-off run."""
+    """Some suites on some kernels; times are UTC, and `finished` is empty for a cut-off run.
+
+    `seed` is that of what its tests chose by chance.
+    """
 
     id: str
     started: str
     finished: str
     version: str
     kernels: tuple[KernelResult, ...] = ()
+    seed: int = 0
 
     def tests(self) -> Iterable[tuple[KernelResult, TestResult]]:
         """Every test with the kernel that it was selected for."""

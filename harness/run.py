@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.collect import Collection
+from harness.exploration import Exploration
 from harness.payload import agent_files
 from harness.plan import Selection, select
 from harness.progress import Progress
@@ -33,6 +34,7 @@ class Settings:
     retries: int = 1
     timeout_scale: float = 1.0
     snapshot: bool = True
+    exploration: Exploration = field(default_factory=Exploration)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def execute(request: Request, progress: Progress) -> Report:
         request.results,
         importlib.metadata.version("nsconform"),
         [_planned(kernel, tests) for kernel in resolved],
+        request.settings.exploration.seed,
     )
     if acceleration.current().accel is Accel.TCG and (caution := qemu.tcg_caution(program)):
         progress.note("QEMU", caution.warning)
@@ -122,4 +125,5 @@ def _job(
         repeat=settings.repeat,
         timeout_scale=settings.timeout_scale,
         snapshot=settings.snapshot,
+        exploration=settings.exploration,
     )

@@ -58,14 +58,16 @@ class RunDirectory:
     may be called from several threads. All raise ConfigError if the disk refuses.
     """
 
-    def __init__(self, results: Path, version: str, kernels: Sequence[KernelResult]) -> None:
+    def __init__(
+        self, results: Path, version: str, kernels: Sequence[KernelResult], seed: int = 0
+    ) -> None:
         """Create it in `results`, with every selected test of `kernels` on record as not run."""
         self._lock = threading.Lock()
         self._results = results
         with _disk_errors(results):
             run_id = _reserve(results)
         self.path = results / (run_id + _UNFINISHED)
-        self._run = RunResult(run_id, _now().strftime("%Y-%m-%dT%H:%M:%SZ"), "", version)
+        self._run = RunResult(run_id, _now().strftime("%Y-%m-%dT%H:%M:%SZ"), "", version, seed=seed)
         self._directories = kernel_directories(kernel.spec for kernel in kernels)
         with _disk_errors(self.path):
             for name in self._directories.values():

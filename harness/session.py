@@ -5,12 +5,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness import boot as booting
 from harness.boot import Boot, Ending, Observer
 from harness.collect import Collection
 from harness.events import Finish
+from harness.exploration import Exploration
 from harness.guest.archive import pack
 from harness.payload import suite_files
 from harness.progress import Progress
@@ -49,6 +50,7 @@ class Job:
     repeat: int = 1
     timeout_scale: float = 1.0
     snapshot: bool = True
+    exploration: Exploration = field(default_factory=Exploration)
 
     def archive(self, tests: Sequence[str]) -> bytes:
         """Return what the guest needs for the tests with these ids."""
@@ -215,7 +217,7 @@ class Session(Observer):
         features = booting.load(guest, self._job.archive(pending), self._job.timeout_scale)
         self._about = replace(self._about, release=guest.hello.release, features=features)
         with nullcontext() if guest.restored else self._kept(guest):
-            return booting.run(guest, pending, self, self._job.timeout_scale)
+            return booting.run(guest, pending, self, self._job.timeout_scale, self._job.exploration)
 
     def _note(self, text: str) -> None:
         self._progress.note(self._spec, text)

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 from nslib import FEATURES, has_feature
+from nslib.budgets import budget
 
 Observe = Callable[[str, object], None]
 
@@ -75,6 +76,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in _marked(item, "needs"):
         if not has_feature(name):
             pytest.skip(f"needs {name} (Linux {FEATURES[name].since})")
+
+
+@pytest.fixture
+def seconds(request: pytest.FixtureRequest) -> float:
+    """How long the test may explore, which is marked with its share of a budget."""
+    kind, share = request.node.get_closest_marker("budget").args
+    return budget(kind) * float(share)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ def test_pages(): ...
 def test_arguments(): ...
 """,
     "lists": "def test_pages_too(): ...\n",
+    "races": "def test_race(): ...\n",
 }
 
 
@@ -42,6 +43,8 @@ class TestSelect:
         ("wanted", "names"),
         [
             ({}, ["pages", "arguments", "pages_too"]),
+            ({"long": True}, ["pages", "arguments", "pages_too", "race"]),
+            ({"suites": ("races",)}, ["race"]),
             ({"suites": ("lists",)}, ["pages_too"]),
             ({"suites": ("lists", "listing")}, ["pages", "arguments", "pages_too"]),
             ({"behaviours": ("LNS-PAG-02",)}, ["pages"]),
@@ -55,7 +58,7 @@ class TestSelect:
 
     def test_image_holds_all_that_the_expression_left(self, folder: Path) -> None:
         collection, _ = select(Selection(folder=folder, suites=("lists",)))
-        assert len(collection.tests) == 3
+        assert len(collection.tests) == 4
 
 
 class TestRefusal:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from harness.events import Broken, Done, Event, Finish, Heartbeat, Hello, Ready, Start
+from harness.exploration import Exploration
 from harness.guest.wire import LINE_LIMIT, encode
 from harness.protocol import Channel
 from harness.results import Outcome
@@ -152,9 +153,10 @@ class TestSend:
         return json.loads(guest.socket.recv(1 << 16))
 
     def test_run(self, guest: Guest) -> None:
-        guest.channel.run(["a", "b"], 2.5, "BUG: ")
+        guest.channel.run(["a", "b"], 2.5, "BUG: ", Exploration(30, 40, 7))
         assert self.command(guest) == {
-            "command": "run", "tests": ["a", "b"], "timeout_scale": 2.5, "splat": "BUG: "
+            "command": "run", "tests": ["a", "b"], "timeout_scale": 2.5, "splat": "BUG: ",
+            "budgets": {"race": 30, "model": 40}, "seed": 7,
         }  # fmt: skip
 
     def test_suites_in_the_mailbox(self, guest: Guest) -> None:
@@ -189,6 +191,6 @@ class TestSend:
 
     def test_to_a_guest_that_is_gone(self, guest: Guest) -> None:
         guest.socket.close()
-        guest.channel.run(["a"], 1.0, "")
+        guest.channel.run(["a"], 1.0, "", Exploration())
         assert guest.channel.receive(SECONDS) is None
         assert guest.channel.ended

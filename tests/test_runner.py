@@ -93,3 +93,37 @@ class FakeLog:
 
     def new_lines(self) -> list[str]:
         return next(self._parts)
+
+
+class TestSettings:
+    SETTINGS = Settings(2.0, "", {"race": 30.0}, 7)
+
+    def test_reach_the_tests_by_the_environment(self) -> None:
+        assert self.SETTINGS.environment() == {
+            "NSCONFORM_TIMEOUT_SCALE": "2.0",
+            "NSCONFORM_RACE_SECONDS": "30.0",
+            "NSCONFORM_SEED": "7",
+        }
+
+    @pytest.mark.parametrize(
+        ("markers", "seconds"),
+        [
+            ({}, 20.0),
+            ({"deadline": (3,)}, 6.0),
+            ({"budget": ("race", 0.5)}, 35.0),
+            ({"budget": ("race", 0.5), "deadline": (3,)}, 21.0),
+        ],
+    )
+    def test_deadline_of_a_test(self, markers: dict[str, tuple[Any, ...]], seconds: float) -> None:
+        assert self.SETTINGS.deadline(Marked(markers)) == seconds  # type: ignore[arg-type]
+
+
+class Marked:
+    """A test with markers and nothing else."""
+
+    def __init__(self, markers: dict[str, tuple[Any, ...]]) -> None:
+        self._markers = markers
+
+    def get_closest_marker(self, name: str) -> pytest.Mark | None:
+        args = self._markers.get(name)
+        return None if args is None else pytest.Mark(name, args, {}, _ispytest=True)

@@ -112,7 +112,7 @@ import json, os, signal, sys
 from dataclasses import asdict
 import pytest
 from harness.guest import agent, census, child, kmsg
-from harness.guest.runner import Runner
+from harness.guest.runner import Runner, Settings
 
 census.kill_all = lambda: os.kill(running[0], signal.SIGKILL)
 kmsg.KernelLog = object
@@ -130,7 +130,8 @@ class Recorder:
             beats.clear()
             process = runner._pool.take(test)
             running[:] = [process.pid]
-            ended = runner._outcome(process, runner._pool.item(test), [], 1.0)
+            ended = runner._outcome(process, runner._pool.item(test), [],
+                                    Settings(1.0, ""))
             runner._leaked(ended)
             report = asdict(ended.end.verdict) | {
                 "stuck": ended.stuck, "beats": len(beats), "pid": process.pid,

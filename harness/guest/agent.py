@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ class Agent:
                     self._load(command)
                     runner.rehearse(_rehearsal(session, self._folder))
                 case {"command": "run", "tests": [*tests]}:
-                    settings = Settings(float(command["timeout_scale"]), str(command["splat"]))  # type: ignore[arg-type]
+                    settings = _settings(command)
                     # A guest that a test has spoilt is not used again; the harness starts another.
                     if runner.run([str(test) for test in tests], settings):
                         self._channel.send("done")
@@ -131,6 +132,10 @@ class Agent:
         probed = features.probe_all()
         offered = sorted(name for name, offered in probed.items() if offered)
         self._channel.send("ready", features=offered)
+
+
+def _settings(command: dict[str, Any]) -> Settings:
+    return Settings(command["timeout_scale"], command["splat"], command["budgets"], command["seed"])
 
 
 def _rehearsal(session: pytest.Session, folder: str) -> child.Rehearsal:

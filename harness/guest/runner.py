@@ -6,8 +6,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import pytest
 
@@ -32,10 +32,32 @@ Send = Callable[..., None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the harness decides for all tests of a boot."""
+    """What the harness decides for all tests of a boot; `budgets` has seconds by kind of test."""
 
     timeout_scale: float
     splat: str
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+    def environment(self) -> dict[str, str]:
+        """Return by what variables the tests learn of it (nslib.waiting, nslib.budgets)."""
+        budgets = {
+            f"NSCONFORM_{kind.upper()}_SECONDS": str(each) for kind, each in self.budgets.items()
+        }
+        return budgets | {
+            "NSCONFORM_TIMEOUT_SCALE": str(self.timeout_scale),
+            "NSCONFORM_SEED": str(self.seed),
+        }
+
+    def deadline(self, item: pytest.Item) -> float:
+        """Return after how many seconds a test is ended."""
+        own = item.get_closest_marker("deadline")
+        seconds = float(own.args[0]) if own else _DEFAULT_DEADLINE
+        if explores := item.get_closest_marker("budget"):
+            kind, share = explores.args
+            # As long as the user wants, on whatever machine.
+            return seconds * self.timeout_scale + self.budgets.get(kind, 0.0) * float(share)
+        return seconds * self.timeout_scale
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,7 @@ class Runner:
     def run(self, tests: Sequence[str], settings: Settings) -> bool:
         """Run tests in turn; False if one has spoilt the guest, in which case the others wait for
         another guest."""
-        os.environ["NSCONFORM_TIMEOUT_SCALE"] = str(settings.timeout_scale)
+        os.environ.update(settings.environment())
         # Now and no earlier: what a kernel has met when its guest went on is no test's doing.
         self._taint = kmsg.taint()
         return all(self._run(tests[i:], settings) for i in range(len(tests)))
@@ -99,7 +121,7 @@ class Runner:
         if item is None or process is None:
             ended = _Ended(End(Verdict("error", child.NO_SUCH_TEST), time.monotonic()))
         else:
-            ended = self._outcome(process, item, tests[1:], settings.timeout_scale)
+            ended = self._outcome(process, item, tests[1:], settings)
         verdict, dirty = self._clean_up(ended)
         self._log.mark(f"finish {test}")
         before, self._taint = self._taint, kmsg.taint()
@@ -122,28 +144,28 @@ class Runner:
         return not dirty
 
     def _outcome(
-        self, process: TestProcess, item: pytest.Item, following: Sequence[str], scale: float
+        self, process: TestProcess, item: pytest.Item, following: Sequence[str], settings: Settings
     ) -> _Ended:
         process.begin(item.nodeid)
         self._pool.get_ready(following)
-        ended = self._follow(process, item, scale)
+        ended = self._follow(process, item, settings)
         if process.has_begun() or ended.stuck:
             return ended
         # While it waited, the test before has killed it, or brought it to a halt.
         process.close()
         fresh = self._pool.fresh()
         fresh.begin(item.nodeid)
-        return self._follow(fresh, item, scale)
+        return self._follow(fresh, item, settings)
 
-    def _follow(self, process: TestProcess, item: pytest.Item, scale: float) -> _Ended:
-        seconds = _deadline(item) * scale
+    def _follow(self, process: TestProcess, item: pytest.Item, settings: Settings) -> _Ended:
+        seconds = settings.deadline(item)
         over = self._wait(process, seconds)
         if over is not None:
             return _Ended(child.result(process, over.status), process, over.free)
         detail = child.output_of(process)
         census.kill_all()
         why = f"no end after {seconds:.0f} s"
-        stuck = self._wait(process, _KILL_SECONDS * scale) is None
+        stuck = self._wait(process, _KILL_SECONDS * settings.timeout_scale) is None
         if stuck:
             why = f"{why}, and SIGKILL does not end it"
             detail = cut(detail + _kernel_stack(process.pid))
@@ -215,7 +237,8 @@ class _Children:
     def wait(self, seconds: float, other: int | None) -> bytes | None:
         """Return when a child has ended since the last call, or after `seconds`, or when something
         has come from the descriptor `other`: that is returned, and nothing at its end."""
-        ready, _, _ = select.select([self._reader, *filter(None, [other])], [], [], seconds)
+        watched = [self._reader] if other is None else [self._reader, other]
+        ready, _, _ = select.select(watched, [], [], seconds)
         if self._reader in ready:
             os.read(self._reader, 4096)
         return os.read(other, 1) if other is not None and other in ready else None
@@ -237,8 +260,3 @@ def _kernel_stack(pid: int) -> str:
             return f"\n--- its stack in the kernel ---\n{file.read()}"
     except OSError as error:
         return f"\n/proc/{pid}/stack: {error.strerror}"
-
-
-def _deadline(item: pytest.Item) -> float:
-    marker = item.get_closest_marker("deadline")
-    return float(marker.args[0]) if marker else _DEFAULT_DEADLINE

@@ -16,6 +16,7 @@ from .caps import (
     set_inheritable_caps,
 )
 from .childns import children_in, children_in_new_pid_ns
+from .exits import ExitStatus
 from .features import FEATURES, configured_mask, configured_types, has_feature, probe_all
 from .forking import (
     CLONE_AUTOREAP,
@@ -198,7 +199,7 @@ from .syscalls import (
     watch_file,
 )
 from .sysctls import get_sysctl, open_sysctl, set_sysctl
-from .tasks import ExitStatus, Task, TaskEndedError, TaskStuckError
+from .tasks import Task, TaskEndedError, TaskStuckError
 from .visibility import (
     visible,
     wait_until_invisible,

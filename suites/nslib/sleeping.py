@@ -8,7 +8,6 @@ touches neither memory nor stack, so that its creator goes on beside it. x86-64 
 
 import ctypes
 import os
-import select
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from functools import cache, cached_property
 from types import TracebackType
 from typing import Any, Self
 
+from .exits import ExitStatus, collect, has_ended
 from .forking import (
     CLONE_PIDFD,
     CloneArgs,
@@ -29,8 +29,7 @@ from .ids import owned
 from .memory import PAGE_SIZE, poke
 from .namespaces import NS
 from .syscalls import mmap_anonymous, mprotect
-from .tasks import ExitStatus
-from .waiting import scaled, wait_until
+from .waiting import wait_until
 
 _CLONE_VM = 0x100  # include/uapi/linux/sched.h, as all of this block
 CLONE_PARENT = 0x8000
@@ -175,9 +174,7 @@ class Sleeper:
 
     def ended(self, seconds: float = 0) -> bool:
         """Whether it has ended, or does within `seconds` (scaled)."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(scaled(seconds) * 1000))
+        return has_ended(self.pidfd, seconds)
 
     def wait(self, *, reap: bool = True) -> ExitStatus:
         """Wait until it has ended by itself, and reap it (or leave it a zombie); TimeoutError if
@@ -185,10 +182,7 @@ class Sleeper:
         if not self.ended(_END_SECONDS):
             raise TimeoutError(f"sleeper {self.pid} does not end")
         self._reaped = reap
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | (0 if reap else os.WNOWAIT))
-        if result is None:
-            raise ChildProcessError(f"sleeper {self.pid} has not ended")
-        return ExitStatus(result.si_code, result.si_status)
+        return collect(self.pidfd, reap=reap)
 
     def zombie(self) -> ExitStatus:
         """Kill it and leave it a zombie."""

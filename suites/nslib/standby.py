@@ -7,12 +7,12 @@ to: without prepare() every Task is a fork of its own.
 """
 
 import os
-import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .exits import has_ended
 from .forking import end_child
 from .namespaces import NS
 
@@ -22,15 +22,18 @@ _ONLY_AT_BIRTH = NS.PID | NS.TIME
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """A child that waits for requests: our end of its channel, its pidfd, and what it inherited."""
+    """A child that waits for requests: our end of its channel, and its pidfd.
+
+    It got `inheritance`, which is what `inherited` returned then.
+    """
 
     channel: int
     pidfd: int
-    inherited: object
+    inheritance: object
+    inherited: Callable[[], object]
 
 
 _waiting: Standby | None = None
-_inherited: Callable[[], object] = tuple
 
 
 def prepare(start: Callable[[], tuple[int, int]], inherited: Callable[[], object]) -> None:
@@ -38,21 +41,22 @@ def prepare(start: Callable[[], tuple[int, int]], inherited: Callable[[], object
 
     `inherited` returns what a child gets from this process, besides memory and fds, for comparison.
     """
-    global _waiting, _inherited
+    global _waiting
     dismiss()
-    _inherited = inherited
     inheritance = inherited()
-    _waiting = Standby(*start(), inheritance)
+    _waiting = Standby(*start(), inheritance, inherited)
 
 
 def is_waiting() -> bool:
     """Whether there is a child that nobody has taken, or killed."""
-    return _waiting is not None and not _has_ended(_waiting.pidfd)
+    return _waiting is not None and not has_ended(_waiting.pidfd)
 
 
 def waiting() -> Standby | None:
     """The child that nobody has taken, if there is one and it is what a fork made now would be."""
-    if _waiting is None or not is_waiting() or _inherited() != _waiting.inherited:
+    if _waiting is None or has_ended(_waiting.pidfd):
+        return None
+    if _waiting.inherited() != _waiting.inheritance:
         return None
     # A signal to all processes may have stopped it.
     signal.pidfd_send_signal(_waiting.pidfd, signal.SIGCONT)
@@ -77,12 +81,6 @@ def dismiss() -> None:
         os.close(idle.channel)
         with suppress(ChildProcessError):  # SIGCHLD is ignored
             end_child(idle.pidfd)
-
-
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _forget() -> None:

@@ -3,18 +3,17 @@
 
 import os
 import pickle
-import select
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from .channel import ANSWER_SECONDS, Channel
+from .exits import ExitStatus, collect, has_ended
 from .forking import pid_in_proc
 from .namespaces import NS
 from .serving import HandOver, TaskSpec, settle, start_task, unpickled
-from .waiting import scaled
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,13 +25,6 @@ class TaskEndedError(Exception):
 
 class TaskStuckError(TimeoutError):
     """The task did not answer, or did not end, in time."""
-
-
-class ExitStatus(NamedTuple):
-    """How a task ended: os.CLD_EXITED with an exit status, or os.CLD_KILLED with a signal."""
-
-    code: int
-    status: int
 
 
 class Task:
@@ -119,9 +111,10 @@ class Task:
         """Wait until the task has ended by itself, and reap it (or leave it a zombie)."""
         if self._reaped:
             raise ValueError("the task is reaped already")
-        self._await_exit()
+        if not has_ended(self.pidfd, ANSWER_SECONDS):
+            raise TaskStuckError(f"task {self.pid} does not end")
         if self._creator is None:
-            self._exit = _collect(self.pidfd, reap)
+            self._exit = collect(self.pidfd, reap=reap)
         elif self._creator._exit is None:
             self._exit = self._creator.call(_collect_nested, self._pidfd_at_creator, reap)
         else:  # the task has a new parent, which reaps it
@@ -177,12 +170,6 @@ class Task:
             raise TaskStuckError(f"task {self.pid} is stuck in {function.__name__}()") from None
         return unpickled(answer), received
 
-    def _await_exit(self) -> None:
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if not poll.poll(scaled(ANSWER_SECONDS) * 1000):
-            raise TaskStuckError(f"task {self.pid} does not end")
-
     def _forget(self) -> None:
         """Drop what is held of a reaped task: a pidfd would pin its pid namespace."""
         self._reaped = True
@@ -190,17 +177,9 @@ class Task:
         os.close(self.pidfd)
 
 
-def _collect(pidfd: int, reap: bool) -> ExitStatus:
-    """Take the exit status of the ended child behind `pidfd`; runs in its parent."""
-    result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | (0 if reap else os.WNOWAIT))
-    if result is None:
-        raise ChildProcessError(f"the task behind pidfd {pidfd} has not ended")
-    return ExitStatus(result.si_code, result.si_status)
-
-
 def _collect_nested(pidfd: int, reap: bool) -> ExitStatus:
-    """As _collect, in a creator that is a task, whose own pidfd is no longer needed then."""
-    status = _collect(pidfd, reap)
+    """As collect(), in a creator that is a task, whose own pidfd is no longer needed then."""
+    status = collect(pidfd, reap=reap)
     if reap:
         os.close(pidfd)
     return status
