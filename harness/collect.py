@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which tests there are: pytest's own collection, made in a process of its own, remembered."""
 
+import base64
 import hashlib
 import json
 import os
@@ -20,11 +21,15 @@ SUITES = Path(__file__).parent.parent / "suites"
 
 @dataclass(frozen=True)
 class Collection:
-    """The tests of the suites in `suites`, and where the compiled form of their modules lies."""
+    """The tests of the suites in `suites`, and where the compiled form of their modules lies.
+
+    `generated` is what their dataclasses compile (harness.guest.generated).
+    """
 
     tests: tuple[TestResult, ...]
     suites: Path
     bytecode: Path
+    generated: bytes
 
     def modules(self) -> dict[str, Path]:
         """Return every module that the guest needs, by its path relative to the suites."""
@@ -54,8 +59,9 @@ def collect(expression: str = "", suites: Path = SUITES) -> Collection:
         options = ["-k", expression] if expression else []
         _drop_stale(_sources(suites), bytecode)
         _ask_pytest(suites, answer, ["-c", str(SUITES / "pytest.ini"), *options], bytecode)
-    tests = json.loads(answer.read_text())
-    return Collection(tuple(_planned(**test) for test in tests), suites, bytecode)
+    known = json.loads(answer.read_text())
+    tests = tuple(_planned(**test) for test in known["tests"])
+    return Collection(tests, suites, bytecode, base64.b64decode(known["generated"]))
 
 
 def _sources(suites: Path) -> list[Path]:

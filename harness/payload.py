@@ -19,6 +19,10 @@ main()
 """
 
 
+# Those of the guest, pytest's and the agent's, that define dataclasses.
+PACKAGES = ("_pytest", "harness.guest")
+
+
 def agent_files() -> dict[str, Entry]:
     """Return /init, the agent and pytest's settings as guest path → entry."""
     init = _INIT.format(python=executable(), packages=GUEST_PACKAGES)
@@ -31,7 +35,10 @@ def agent_files() -> dict[str, Entry]:
 
 def suite_files(collection: Collection, tests: Iterable[str]) -> dict[str, Entry]:
     """Return what the tests with these ids need as path below the guest's suites → entry."""
-    files = {"catalogue.toml": _file(SUITES / "catalogue.toml")}
+    files = {
+        "catalogue.toml": _file(SUITES / "catalogue.toml"),
+        "generated": Entry(collection.generated),
+    }
     wanted = {test.partition("::")[0] for test in tests}
     for relative, source in collection.modules().items():
         if relative in wanted or not source.name.startswith("test_"):

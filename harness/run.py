@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.collect import Collection
 from harness.exploration import Exploration
-from harness.payload import agent_files
+from harness.payload import PACKAGES, agent_files
 from harness.plan import Selection, select
 from harness.progress import Progress
 from harness.results import KernelResult, RunResult, TestResult
@@ -68,7 +68,7 @@ def execute(request: Request, progress: Progress) -> Report:
     program = qemu.find()
     acceleration = Acceleration(request.settings.accel, str(program))
     resolved = [kernels.resolve(spec) for spec in dict.fromkeys(request.kernels)]
-    guest = image.build(agent_files())
+    guest = image.build(agent_files(), PACKAGES)
     directory = RunDirectory(
         request.results,
         importlib.metadata.version("nsconform"),

@@ -36,6 +36,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent, "Suites", lambda *_: SimpleNamespace(item=None))
     monkeypatch.setattr(agent, "Runner", NoRunner)
     monkeypatch.setattr(agent, "_rehearsal", lambda *_: None)
+    monkeypatch.setattr(agent, "generated", SimpleNamespace(learn=lambda _: None))
     features = SimpleNamespace(probe_all=dict)
     monkeypatch.setitem(sys.modules, "nslib", SimpleNamespace(features=features))
 

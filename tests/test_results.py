@@ -21,7 +21,7 @@ from vm.errors import ConfigError
 
 RUN = Path(__file__).parent / "data" / "run.json"
 
-# The example of the design, which other tools rely on.
+# The example of the design, which other tools rely on, with what has been added since.
 DESIGN: dict[str, Any] = {
     "schema": "nsconform.run/1",
     "id": "20261121T201500Z-3f2a",
@@ -67,6 +67,7 @@ DESIGN: dict[str, Any] = {
             ],
         }
     ],
+    "seed": 7,
 }
 
 

@@ -23,7 +23,7 @@ _ACCEL_OPTIONS = {
     Accel.KVM: ["-machine", "accel=kvm"],
     # Without the fast string operations, which QEMU's translator runs byte by byte (10.0), Linux
     # copies a page in half the time.
-    Accel.TCG: ["-cpu", "max,-erms,-fsrm"],
+    Accel.TCG: ["-cpu", "max,-erms,-fsrm,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq"],
 }
 
 

@@ -7,11 +7,11 @@ Python, and the payload, which changes with every edited test and costs millisec
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vm import cpio, facade, interpreter
+from vm import cpio, facade, generated, interpreter
 from vm.cache import cache_dir, made_once
 from vm.cpio import Entry
 
@@ -24,15 +24,20 @@ class GuestImage:
     key: str
 
 
-def build(payload: Mapping[str, Entry]) -> GuestImage:
+def build(payload: Mapping[str, Entry], packages: Sequence[str] = ()) -> GuestImage:
     """Return the image of interpreter and `payload` (guest path → entry), built at most once.
 
-    The payload holds `init`, the program that the kernel starts as process 1.
+    The payload holds `init`, the program that the kernel starts as process 1. `packages` are those
+    of pytest and of the payload whose dataclasses are compiled ahead.
     """
     base = _base_layer()
-    key = _digest(base.name, *(f"{path}{payload[path]}" for path in sorted(payload)))
-    image = cache_dir("images") / f"guest-{key}.cpio"
-    return GuestImage(made_once(image, lambda unfinished: _write(unfinished, base, payload)), key)
+    recipe = [base.name, inspect.getsource(generated), *packages]
+    key = _digest(*recipe, *(f"{path}{payload[path]}" for path in sorted(payload)))
+
+    def write(unfinished: Path) -> None:
+        _write(unfinished, base, {**payload, **generated.guest_files(packages)})
+
+    return GuestImage(made_once(cache_dir("images") / f"guest-{key}.cpio", write), key)
 
 
 def _write(file: Path, base: Path, payload: Mapping[str, Entry]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.guest import child, mailbox
+from harness.guest import child, generated, mailbox
 from harness.guest.archive import Vocabulary, unpack
 from harness.guest.refresh import refresh
 from harness.guest.runner import Runner, Settings
@@ -126,6 +126,7 @@ class Agent:
         self._parts.clear()
         if packed != self._packed:
             self._vocabulary.renew(unpack(packed, self._folder))
+            generated.learn(f"{self._folder}/generated")
             self._packed = packed
         from nslib import features
 

@@ -9,7 +9,7 @@ import sys
 import termios
 import traceback
 
-from harness.guest import colours, mounts, unused
+from harness.guest import colours, generated, mounts, unused
 
 SUITES = "/nsconform/suites"
 _CHANNEL = "/dev/ttyS1"
@@ -43,6 +43,7 @@ def _serve(lacking: list[str]) -> None:
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     colours.do_without()
     unused.put_off()
+    generated.recall()
     from harness.guest import agent
 
     agent.serve(_open_channel(), lacking, SUITES)
