@@ -19,9 +19,7 @@ from pathlib import Path
 import psutil
 
 from bench import bare
-from vm import kernels, machine, qemu
-from vm.accel import Accel
-from vm.command import MachineSpec
+from vm import kernels
 
 _ROUNDS = 3
 _ONE_TEST = ("-k", "test_initial_namespaces_have_fixed_ids")
@@ -93,7 +91,7 @@ def _median(numbers: Iterable[float]) -> float:
 
 
 def _round(kernel: kernels.Kernel, spec: str, folder: Path) -> Round:
-    bare_seconds = _measure_bare(kernel, folder)
+    bare_seconds = bare.seconds_to_boot(kernel.image, folder / "bare")
     # A word of its own on the command line: no guest like that was ever saved.
     fresh = ("--append", f"nsconform.bench={time.time_ns()}")
     cold, _ = _measure_run(spec, folder / "cold", *_ONE_TEST, *fresh)
@@ -106,20 +104,6 @@ def _round(kernel: kernels.Kernel, spec: str, folder: Path) -> Round:
     finished = [event for event in events if event["event"] == "finish"]
     in_guest = _guest_seconds(whole)
     return Round(bare_seconds, cold, restored, one_test, len(finished), in_guest, memory)
-
-
-def _measure_bare(kernel: kernels.Kernel, folder: Path) -> float:
-    """Time a bare boot with the QEMU, CPUs and memory that a run has."""
-    folder.mkdir(parents=True)
-    image = folder / "bare.cpio"
-    bare.initramfs(image)
-    program = qemu.find()
-    spec = MachineSpec(kernel.image, image, program.path, Accel.TCG)
-    started = time.monotonic()
-    with machine.running(spec, folder / "bare.log") as guest:
-        if not guest.wait(300):
-            raise SystemExit("bench: the bare kernel does not power off")
-        return time.monotonic() - started
 
 
 def _measure_run(spec: str, folder: Path, *selection: str) -> tuple[float, float]:

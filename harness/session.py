@@ -27,6 +27,7 @@ from vm.errors import BootError
 from vm.image import GuestImage
 from vm.kernels import Kernel
 from vm.qemu import Qemu, can_save, usable_cpus
+from vm.uncompressed import boot_image
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +169,9 @@ class Session(Observer):
         asleep = None
         if self._snapshot and not cold and not choice.provisional:
             asleep = self._snapshot.thaw(stack)
+        if asleep is None:
+            # One that goes on has its kernel in memory; QEMU takes half a second to put it there.
+            spec = replace(spec, kernel=boot_image(self._job.kernel, choice.accel))
         log = stack.enter_context(self._directory.event_log(self._spec, number, tests))
         console = self._directory.console(self._spec, number)
         return stack.enter_context(booting.boot(spec, console, log.write, asleep))

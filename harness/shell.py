@@ -10,6 +10,7 @@ from vm import image, kernels, machine, qemu
 from vm.accel import Accel, Acceleration
 from vm.command import MachineSpec
 from vm.errors import BootError
+from vm.uncompressed import boot_image
 
 
 def shell(spec: str, settings: Settings) -> int:
@@ -24,7 +25,7 @@ def shell(spec: str, settings: Settings) -> int:
     untried = choice.provisional and settings.accel == "auto"
     accel = Accel.TCG if untried else choice.accel
     guest = MachineSpec(
-        kernel=kernel.image,
+        kernel=boot_image(kernel, accel),
         image=image.build(with_suites(collect())).path,
         qemu=program.path,
         accel=accel,

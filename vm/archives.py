@@ -84,7 +84,7 @@ def _copy(entry: Any, target: Path, limit: int) -> None:
 
 @contextmanager
 def _entries(archive: Path) -> Iterator[Any]:
-    library = _libarchive()
+    library = libarchive()
     try:
         with library.file_reader(str(archive)) as entries:
             yield entries
@@ -92,7 +92,8 @@ def _entries(archive: Path) -> Iterator[Any]:
         raise ConfigError(f"cannot read the package {archive}: {error}") from error
 
 
-def _libarchive() -> Any:
+def libarchive() -> Any:
+    """Return the binding. Raises ConfigError where the library is missing."""
     # The binding looks for the shared library when it is imported; most runs need neither.
     # It also says at INFO what an old one lacks for writing archives.
     logging.getLogger("libarchive").setLevel(logging.WARNING)
