@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Races that reach their window: two prepared system calls, at a distance that is searched for.
+
+Each attempt ends in one of several outcomes. Where they flip is the window: the search (see
+nslib.windows) moves there and stays, so that most attempts meet the kernel between two steps of
+one call while the other takes effect.
+"""
+
+import ctypes
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from .actors import Actor
+from .budgets import seed
+from .shots import Arena, Call, program, settle
+from .windows import Search, band
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When the two calls of an attempt were made: by how many ticks the first's began later than
+    the second's, and whether they were seen to overlap."""
+
+    offset: int
+    overlapped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a campaign; `outcomes` says how often it ended how, times are of the TSC.
+
+    `flip` is the offset between the calls at which the outcomes flip, `width` the size of the
+    range in which either is possible; both in nanoseconds, None if one side was not seen.
+    """
+
+    attempts: int
+    seconds: float
+    outcomes: Mapping[str, int]
+    overlapped: int
+    flip: float | None
+    width: float | None
+
+    @property
+    def missing(self) -> str:
+        """Why the window was not reached; empty if it was."""
+        return "" if self.width is not None else f"only {', '.join(self.outcomes) or 'nothing'}"
+
+    def observation(self) -> dict[str, object]:
+        """The report for whoever compares kernels."""
+        shares = {name: round(n / self.attempts, 4) for name, n in self.outcomes.items()}
+        return {
+            "attempts": self.attempts,
+            "attempts_per_second": round(self.attempts / self.seconds, 1),
+            "shares": shares,
+            "overlapped": round(self.overlapped / max(self.attempts, 1), 3),
+            "flip_ns": self.flip and round(self.flip),
+            "width_ns": self.width and round(self.width),
+            "actors": "on two CPUs, released by a spin barrier",
+        }
+
+
+class Stage:
+    """Where the actors of a campaign meet: two CPUs and the memory that they share.
+
+    The first actor of an attempt is made, comes to the meeting and waits there, on the far CPU;
+    then the second one on the near CPU, where the test runs too.
+    """
+
+    def __init__(self) -> None:
+        """Choose the CPUs."""
+        self.arena = Arena()
+        self._cpus = os.sched_getaffinity(0)
+        self.near, self.far = sorted(self._cpus)[:2]
+        self._meeting = ctypes.c_int32.from_address(self.arena.take(4))
+        self._actors: list[Actor] = []
+        self._clock: list[tuple[int, int]] = []
+        self.lead = 0
+
+    def actor(
+        self,
+        before: Sequence[Call] = (),
+        shot: Call | None = None,
+        after: Sequence[Call] = (),
+        *,
+        far: bool = False,
+        flags: int = 0,
+    ) -> Actor:
+        """An actor that is started for each attempt, with CLONE_* `flags`."""
+        steps = [*settle(self.arena, self.far if far else self.near), *before]
+        meeting = ctypes.addressof(self._meeting)
+        self._actors.append(Actor(self.arena, program(steps, shot, after), meeting, flags))
+        return self._actors[-1]
+
+    def call_in(self, first: Actor, by: Actor | None = None) -> None:
+        """Start the first actor, or the one `by` which it is made, and wait until it is ready."""
+        self._meeting.value = 2
+        first.prepare(max(0, self.lead))
+        if by:
+            by.prepare()
+        (by or first).start()
+        first.wait_ready()
+
+    def release(self, first: Actor, second: Actor) -> None:
+        """Start the second actor, which the first waits for, and wait until it is through."""
+        second.prepare(max(0, -self.lead))
+        second.start()
+        second.wait_over()
+        self._clock[1:] = [(time.monotonic_ns(), second.shot_at)]
+        self._pair = first, second
+
+    @property
+    def timing(self) -> Timing | None:
+        """When the calls of the last attempt were made; None if it ended before both were."""
+        first, second = self._pair
+        if not first.shot_at or not second.shot_at:
+            return None
+        # Who exits does not return.
+        in_time = second.shot_at <= (first.done_at or second.shot_at)
+        offset = first.shot_at - second.shot_at
+        return Timing(offset, in_time and first.shot_at <= second.done_at)
+
+    @property
+    def ticks_per_ns(self) -> float:
+        """How fast the TSC goes, from the first and the last attempt."""
+        if len(self._clock) < 2:
+            return 1.0
+        (began, first), (ended, last) = self._clock
+        return (last - first) / (ended - began)
+
+    def clear(self) -> None:
+        """End what is left of the actors."""
+        for actor in self._actors:
+            actor.end()
+
+    def __enter__(self) -> Self:
+        os.sched_setaffinity(0, {self.near})
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.clear()
+        os.sched_setaffinity(0, self._cpus)
+
+
+class Explore(Protocol):
+    """The fixture by which tests run a campaign."""
+
+    def __call__(self, attempt: Callable[[], str], *, early: Collection[str]) -> None:
+        """Make attempts, which return their outcome, as long as the budget allows."""
+
+
+class Campaign:
+    """Attempts at one race, which lead to its window."""
+
+    def __init__(self, stage: Stage, early: Collection[str]) -> None:
+        """In the outcomes `early` the first actor of the stage has come too early."""
+        self._stage = stage
+        self._early = early
+        self._search = Search(seed())
+        self._outcomes: Counter[str] = Counter()
+        self._samples: list[tuple[float, bool]] = []
+        self._overlapped = 0
+        self._began = self._ended = time.monotonic()
+
+    def run(self, attempt: Callable[[], str], seconds: float) -> None:
+        """Make attempts for so long; `attempt` performs one and returns its outcome."""
+        stage, search = self._stage, self._search
+        self._began = self._ended = time.monotonic()
+        while self._ended < self._began + seconds:
+            stage.lead = search.lead()
+            outcome = attempt()
+            early = outcome in self._early
+            search.learn(stage.lead, early)
+            self._outcomes[outcome] += 1
+            if timing := stage.timing:
+                self._overlapped += timing.overlapped
+                self._samples.append((timing.offset, early))
+            self._ended = time.monotonic()
+
+    def report(self) -> Report:
+        """What came of it so far."""
+        found = band(self._samples) if len({early for _, early in self._samples}) == 2 else None
+        per_ns = self._stage.ticks_per_ns
+        return Report(
+            attempts=self._outcomes.total(),
+            seconds=max(self._ended - self._began, 1e-9),
+            outcomes=dict(self._outcomes),
+            overlapped=self._overlapped,
+            flip=(found.low + found.high) / 2 / per_ns if found else None,
+            width=found.width / per_ns if found else None,
+        )
