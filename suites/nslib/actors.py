@@ -155,9 +155,9 @@ class Actor:
         size = ctypes.sizeof(self._args)
         return Call(SYS_CLONE3, (ctypes.addressof(self._args), size, self._address), Act.FORK)
 
-    def aim(self, argument: int, value: int) -> None:
-        """Set an argument of the shot, for the next process."""
-        place = self._steps + self._program.place(argument)
+    def aim(self, argument: int, value: int, *, back: int = 0) -> None:
+        """Set an argument of the shot, or of the step so many before it, for the next process."""
+        place = self._steps + self._program.place(argument) - back * STEP_SIZE
         ctypes.c_uint64.from_address(place).value = value & 2**64 - 1
 
     def prepare(self, delay: int = 0) -> None:
@@ -175,6 +175,7 @@ class Actor:
         args = ctypes.addressof(self._args), ctypes.sizeof(self._args)
         result = int(_clone()(*args, self._address))
         if result < 0:
+            self._pidfd.value = -1  # a late failure leaves a number here
             raise OSError(-result, os.strerror(-result))
         self._pid = result
 
@@ -190,7 +191,11 @@ class Actor:
                 raise TimeoutError(f"an actor is stuck in step {state.progress}")
 
     def wait_over(self) -> None:
-        """Wait until it has made all its calls."""
+        """Wait until it has made all its calls; until it has ended, if the shot is an exit."""
+        if self._program.exits:
+            if not has_ended(self.pidfd, _SECONDS):
+                raise TimeoutError("an actor does not end")
+            return
         over = self._address + _State.over.offset
         timeout = (ctypes.c_long * 2)(1, 0)
         deadline = time.monotonic() + scaled(_SECONDS)
@@ -216,6 +221,11 @@ class Actor:
         return self._shot.value
 
     @property
+    def last_result(self) -> int:
+        """What the last step returned."""
+        return ctypes.c_int64.from_address(self._result_of(self._program.length - 1)).value
+
+    @property
     def shot_at(self) -> int:
         """Time of the shot in ticks of the TSC."""
         return int(self._state.start)
@@ -234,13 +244,9 @@ class Actor:
         """Send it SIGKILL; returns at once."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def has_ended(self) -> bool:
-        """Wait until the process has ended; False if that takes long."""
-        return has_ended(self.pidfd, _SECONDS)
-
     def reap(self) -> None:
         """Wait until the process has ended, and reap it unless that is up to another."""
-        if not self.has_ended():
+        if not has_ended(self.pidfd, _SECONDS):
             raise TimeoutError("an actor does not end")
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)

@@ -3,9 +3,14 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from .features import has_feature
+from .ids import open_ns
 from .listing import ListingError, list_all
+from .namespaces import NS
+from .races import Stage
+from .shots import Call, enter
 from .visibility import visible
 from .waiting import wait_until
 
@@ -47,3 +52,33 @@ def left_at_last(ids: Iterable[int], expected: list[int]) -> list[int]:
         with suppress(TimeoutError):
             wait_until(lambda: some.intersection(list_all()) == set(expected), "end")
     return left(some)
+
+
+class Made(NamedTuple):
+    """Namespaces that a Maker has made: their ids, the user namespaces first; fds of those that
+    are kept; what the last call returned, an fd if it opens one."""
+
+    ids: list[int]
+    fds: list[int]
+    last: int
+
+
+class Maker:
+    """Makes namespaces in a chain of user namespaces, kept by nothing but an fd each."""
+
+    def __init__(self, stage: Stage, kinds: NS, depth: int = 1, *last: Call) -> None:
+        """An actor makes them: `kinds` in the innermost of `depth` user namespaces, and a `last`
+        call there."""
+        self._kinds, self._count = kinds, depth + len(kinds)
+        self._actor = stage.actor([*enter(stage.arena, kinds, depth), *last], far=True)
+        self._newcomers = Newcomers()
+
+    def make(self, *kept: NS) -> Made:
+        """Make them once more, and keep those of some types (USER: the innermost)."""
+        self._actor.prepare()
+        self._actor.start()
+        self._actor.wait_over()
+        ids = self._newcomers.take(self._count)
+        fds = [open_ns(kind, self._actor.pid) for kind in kept]
+        self._actor.end()
+        return Made(ids, fds, self._actor.last_result)

@@ -106,12 +106,27 @@ class Stage:
         first.wait_ready()
 
     def release(self, first: Actor, second: Actor) -> None:
-        """Start the second actor, which the first waits for, and wait until it is through."""
+        """Start the second actor, which the first waits for, and wait until both are through."""
         second.prepare(max(0, -self.lead))
         second.start()
         second.wait_over()
+        first.wait_over()
         self._clock[1:] = [(time.monotonic_ns(), second.shot_at)]
         self._pair = first, second
+
+    def race(self, first: Actor, second: Actor) -> None:
+        """An attempt for which nothing has to be done between the two."""
+        self.call_in(first)
+        self.release(first, second)
+
+    def race_inside(self, process: Actor, thread: Actor) -> None:
+        """An attempt of a process, which exits, and a thread that it makes before."""
+        self._meeting.value = 2
+        self._pair = process, thread
+        process.prepare(max(0, self.lead))
+        thread.prepare(max(0, -self.lead))
+        process.start()
+        process.wait_over()
 
     @property
     def timing(self) -> Timing | None:
@@ -121,8 +136,8 @@ class Stage:
             return None
         # Who exits does not return.
         in_time = second.shot_at <= (first.done_at or second.shot_at)
-        offset = first.shot_at - second.shot_at
-        return Timing(offset, in_time and first.shot_at <= second.done_at)
+        in_time &= first.shot_at <= (second.done_at or first.shot_at)
+        return Timing(first.shot_at - second.shot_at, in_time)
 
     @property
     def ticks_per_ns(self) -> float:
@@ -178,6 +193,7 @@ class Campaign:
         while self._ended < self._began + seconds:
             stage.lead = search.lead()
             outcome = attempt()
+            stage.clear()
             early = outcome in self._early
             search.learn(stage.lead, early)
             self._outcomes[outcome] += 1

@@ -17,14 +17,19 @@ from enum import IntFlag
 from .namespaces import NS
 from .syscalls import AT_FDCWD, PR_SET_PDEATHSIG
 
-# arch/x86/entry/syscalls/syscall_64.tbl; from 424 on the same on every architecture.
+# arch/x86/entry/syscalls/syscall_64.tbl
 SYS_CLOSE = 3
+SYS_RT_SIGACTION = 13
 SYS_IOCTL = 16
-SYS_EXIT = 60
+SYS_SOCKET = 41
+SYS_MOUNT = 165
+SYS_UMOUNT2 = 166
 SYS_EXIT_GROUP = 231
 SYS_WAITID = 247
 SYS_UNSHARE = 272
+SYS_OPEN_BY_HANDLE_AT = 304
 SYS_SETNS = 308
+SYS_PIDFD_SEND_SIGNAL = 424
 SYS_PIDFD_OPEN = 434
 _SYS_OPENAT = 257
 _SYS_WRITE = 1
@@ -94,6 +99,8 @@ class Program:
 
     image: bytes
     shot: int
+    exits: bool
+    """Whether the actor does not return from the shot."""
 
     @property
     def length(self) -> int:
@@ -114,7 +121,12 @@ def program(
     if len(calls) > MAX_STEPS:
         raise ValueError(f"{len(calls)} steps are too many")
     calls[-1] = replace(calls[-1], act=calls[-1].act | Act.LAST)
-    return Program(b"".join(call.pack() for call in calls), len(before))
+    exits = shot is not None and shot.number == SYS_EXIT_GROUP
+    return Program(b"".join(call.pack() for call in calls), len(before), exits)
+
+
+EXIT = Call(SYS_EXIT_GROUP, (0,))
+WAIT_FOR_CHILD = Call(SYS_WAITID, (os.P_ALL, 0, 0, os.WEXITED))
 
 
 def settle(arena: Arena, cpu: int) -> list[Call]:

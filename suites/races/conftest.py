@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What every campaign has: a stage, and the rule that it must reach its window."""
+"""What every campaign has: a stage, the rule that it must reach its window, and a look at what it
+has left in the kernel."""
 
 import os
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from errno import ENOSPC
 
 import pytest
+from nslib import NS, get_sysctl, set_sysctl, sleeper_errno, wait_until
 from nslib.races import Campaign, Explore, Stage
+
+_LIMIT = "user/max_user_namespaces"
+# Those that have just ended count until a kernel worker has freed them.
+_SLACK = 5
 
 
 @pytest.fixture
@@ -15,6 +23,25 @@ def stage() -> Iterator[Stage]:
         pytest.skip("needs two CPUs, of x86-64")
     with Stage() as made:
         yield made
+
+
+@contextmanager
+def _nothing_leaks() -> Iterator[None]:
+    """A namespace that is not freed keeps its owner, which counts: afterwards there must be room
+    for another user namespace within a limit that was wide enough before."""
+    before = get_sysctl(_LIMIT)
+    try:
+        enough = next(2**n for n in range(31) if _has_room(2**n))
+        set_sysctl(_LIMIT, before)
+        yield
+        wait_until(lambda: _has_room(enough + _SLACK), "end of all user namespaces")
+    finally:
+        set_sysctl(_LIMIT, before)
+
+
+def _has_room(limit: int) -> bool:
+    set_sysctl(_LIMIT, limit)
+    return sleeper_errno(NS.USER) != ENOSPC
 
 
 @pytest.fixture
@@ -27,7 +54,8 @@ def explore(stage: Stage, seconds: float, observe: Callable[[str, object], None]
     def run(attempt: Callable[[], str], *, early: Collection[str]) -> None:
         campaign = Campaign(stage, early)
         try:
-            campaign.run(attempt, seconds)
+            with _nothing_leaks():
+                campaign.run(attempt, seconds)
         finally:
             observe("race", campaign.report().observation())
         if missing := campaign.report().missing:

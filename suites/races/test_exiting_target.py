@@ -14,12 +14,9 @@ import pytest
 from nslib import NS, configured_mask, inode_of
 from nslib.newcomers import Newcomers, left, left_at_last
 from nslib.races import Explore, Stage
-from nslib.shots import SYS_EXIT_GROUP, SYS_SETNS, SYS_WAITID, Call, enter
+from nslib.shots import EXIT, SYS_SETNS, WAIT_FOR_CHILD, Call, enter
 
 pytestmark = pytest.mark.needs("user_ns", "uts_ns", "ipc_ns")
-
-EXIT = Call(SYS_EXIT_GROUP, (0,))
-WAIT = Call(SYS_WAITID, (os.P_ALL, 0, 0, os.WEXITED))
 
 
 class Joining:
@@ -42,7 +39,9 @@ class Joining:
         steps = enter(stage.arena, kinds & ~born_in, 0 if born_in else depth)
         self._target = stage.actor(steps, EXIT, far=True, flags=born_in)
         self._joiner = stage.actor([], Call(SYS_SETNS, (0, kinds)))
-        self._parent = stage.actor([self._target.making, WAIT], far=True) if waited else None
+        self._parent = (
+            stage.actor([self._target.making, WAIT_FOR_CHILD], far=True) if waited else None
+        )
         self._newcomers = Newcomers()
         self._home = self._links(os.getpid(), configured_mask())
 
@@ -66,7 +65,6 @@ class Joining:
         assert left_at_last(ids, ids if joined else []) == (ids if joined else [])
         self._joiner.end()
         assert left_at_last(ids, []) == [], "at last"
-        self._stage.clear()
         return "joined" if joined else "gone"
 
     def _race(self) -> list[int]:
@@ -76,7 +74,6 @@ class Joining:
         self._there = self._links(self._target.pid, self._kinds)
         self._joiner.aim(0, self._target.pidfd)
         self._stage.release(self._target, self._joiner)
-        assert self._target.has_ended()
         return ids
 
     def _judge_result(self) -> bool:

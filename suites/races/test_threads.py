@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""unshare(2) in a thread while its process exits: what it makes then ends with the process."""
+
+import pytest
+from nslib import CLONE_SIGHAND, CLONE_THREAD, NS, hold, list_all, release
+from nslib.races import Explore, Stage
+from nslib.shots import EXIT, SYS_UNSHARE, Call, enter
+
+pytestmark = pytest.mark.needs("active_refs", "user_ns", "uts_ns", "ipc_ns")
+
+DEPTH = 2
+
+
+@pytest.mark.behaviour("ACT-04", "ACT-47", "ACT-49")
+@pytest.mark.budget("race", 0.04)
+def test_process_exits(stage: Stage, explore: Explore) -> None:
+    thread = stage.actor(
+        [], Call(SYS_UNSHARE, (NS.UTS | NS.IPC,)), flags=CLONE_THREAD | CLONE_SIGHAND
+    )
+    steps = [*enter(stage.arena, NS.UTS, DEPTH), thread.making]
+    process = stage.actor(steps, EXIT, far=True)
+
+    def attempt() -> str:
+        before = _next_id()
+        stage.race_inside(process, thread)
+        process.reap()
+        assert list_all(cursor=before) == []
+        # Who is killed does not say whether the call took effect; but ids are not used again.
+        made = _next_id() - before - 1 - (DEPTH + 1)
+        assert made in (0, 2)
+        return "unshared" if made else "killed"
+
+    explore(attempt, early=["killed"])
+
+
+def _next_id() -> int:
+    with_it = hold(NS.UTS)
+    release([with_it])
+    return with_it.id
