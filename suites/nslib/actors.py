@@ -13,11 +13,13 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from . import acting
+from .acting import Meeting
 from .exits import has_ended
 from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc
 from .idling import CLONE_FILES, CLONE_THREAD, CLONE_VM
 from .memory import PAGE_SIZE, poke
-from .shots import MAX_STEPS, STEP_SIZE, Act, Arena, Call, Program
+from .shots import SYS_FUTEX, Act, Arena, Call, Program, State, Step
 from .syscalls import SYS_CLONE3, mmap_anonymous, mprotect
 from .waiting import scaled
 
@@ -84,7 +86,7 @@ _CODE = bytes.fromhex(
     "0f8462ffffff"  # jz next
     "c7432401000000"  # end: mov dword [rbx+36], 1
     "488d7b24"  # lea rdi, [rbx+36]
-    "be81000000"  # mov esi, FUTEX_WAKE | FUTEX_PRIVATE_FLAG
+    "be01000000"  # mov esi, FUTEX_WAKE
     "ba01000000"  # mov edx, 1
     "b8ca000000"  # mov eax, 202: futex(rdi, esi, edx)
     "0f05"  # syscall
@@ -92,24 +94,8 @@ _CODE = bytes.fromhex(
     "0f05"  # syscall
     "ebf7"  # jmp sleep
 )
-_SYS_FUTEX = 202
-_FUTEX_WAIT_PRIVATE = 0x80  # include/uapi/linux/futex.h
+_FUTEX_WAIT = 0  # include/uapi/linux/futex.h
 
-
-class _State(ctypes.Structure):
-    """What an actor and its creator tell each other; the steps follow."""
-
-    _fields_ = [
-        ("delay", ctypes.c_uint64),
-        ("meeting", ctypes.c_uint64),
-        ("start", ctypes.c_uint64),
-        ("end", ctypes.c_uint64),
-        ("progress", ctypes.c_uint32),
-        ("over", ctypes.c_uint32),
-    ]
-
-
-_STATE_SIZE = 64
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -124,15 +110,17 @@ def _clone() -> Any:
 class Actor:
     """A process that runs a program; the object serves one process after the other."""
 
-    def __init__(self, arena: Arena, script: Program, meeting: int = 0, flags: int = 0) -> None:
-        """Lay it out; it meets others at the counter at address `meeting`. With CLONE_THREAD among
-        the CLONE_* `flags` it is a thread of the actor that makes it."""
+    def __init__(self, arena: Arena, script: Program, meeting: Meeting, flags: int = 0) -> None:
+        """Lay it out. With CLONE_THREAD among the CLONE_* `flags` it is a thread of the actor that
+        makes it, which takes machine code."""
         self._program = script
-        self._address = arena.take(_STATE_SIZE + MAX_STEPS * STEP_SIZE)
-        self._steps = self._address + _STATE_SIZE
-        self._state = _State.from_address(self._address)
-        self._state.meeting = meeting
-        self._shot = ctypes.c_int64.from_address(self._result_of(script.shot))
+        self._meeting = meeting
+        self._address = arena.take(ctypes.sizeof(State) + len(script.image))
+        self._state = State.from_address(self._address)
+        self._state.meeting = meeting.address
+        steps = self._address + ctypes.sizeof(State)
+        ctypes.memmove(steps, script.image, len(script.image))
+        self._steps = (Step * script.length).from_address(steps)
         self._pidfd = ctypes.c_int.from_address(arena.take(4))
         self._args = CloneArgs.from_address(arena.take(ctypes.sizeof(CloneArgs)))
         self._args.flags = SHARED | flags
@@ -140,7 +128,6 @@ class Actor:
             self._args.flags |= CLONE_PIDFD | _CLONE_CLEAR_SIGHAND
             self._args.pidfd = ctypes.addressof(self._pidfd)
             self._args.exit_signal = signal.SIGCHLD
-        ctypes.memmove(self._steps, script.image, len(script.image))
         self._pidfd.value = -1
         self._pid = 0
 
@@ -157,8 +144,7 @@ class Actor:
 
     def aim(self, argument: int, value: int, *, back: int = 0) -> None:
         """Set an argument of the shot, or of the step so many before it, for the next process."""
-        place = self._steps + self._program.place(argument) - back * STEP_SIZE
-        ctypes.c_uint64.from_address(place).value = value & 2**64 - 1
+        self._steps[self._program.shot - back].args[argument] = value
 
     def prepare(self, delay: int = 0) -> None:
         """Get ready for another process, which shoots `delay` turns of an empty loop after the
@@ -166,12 +152,14 @@ class Actor:
         state = self._state
         state.delay, state.start, state.end = delay, 0, 0
         state.progress, state.over = 0, 0
-        self._shot.value = 0
         self._pid = 0
         self._pidfd.value = -1
 
     def start(self) -> None:
         """Make the process, as a child of the caller."""
+        if not self._meeting.spin:
+            self._pid = acting.start(self._args, self._address, self._meeting)
+            return
         args = ctypes.addressof(self._args), ctypes.sizeof(self._args)
         result = int(_clone()(*args, self._address))
         if result < 0:
@@ -196,11 +184,11 @@ class Actor:
             if not has_ended(self.pidfd, _SECONDS):
                 raise TimeoutError("an actor does not end")
             return
-        over = self._address + _State.over.offset
+        over = self._address + State.over.offset
         timeout = (ctypes.c_long * 2)(1, 0)
         deadline = time.monotonic() + scaled(_SECONDS)
         while not self._state.over:
-            _libc.syscall(_SYS_FUTEX, ctypes.c_void_p(over), _FUTEX_WAIT_PRIVATE, 0, timeout)
+            _libc.syscall(SYS_FUTEX, ctypes.c_void_p(over), _FUTEX_WAIT, 0, timeout)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"an actor is stuck in step {self._state.progress}")
         if self._state.progress < self._program.length:
@@ -208,22 +196,19 @@ class Actor:
 
     def _complain(self) -> None:
         at = self._state.progress
-        number = -ctypes.c_int64.from_address(self._result_of(at)).value
-        call = ctypes.c_uint32.from_address(self._steps + at * STEP_SIZE).value
-        raise OSError(number, f"{os.strerror(number)} in step {at}, system call {call}")
-
-    def _result_of(self, step: int) -> int:
-        return self._steps + step * STEP_SIZE + STEP_SIZE - 8
+        step = self._steps[at]
+        number = -step.result
+        raise OSError(number, f"{os.strerror(number)} in step {at}, system call {step.number}")
 
     @property
     def result(self) -> int:
         """What the shot returned: a negative errno if it failed."""
-        return self._shot.value
+        return int(self._steps[self._program.shot].result)
 
     @property
     def last_result(self) -> int:
-        """What the last step returned."""
-        return ctypes.c_int64.from_address(self._result_of(self._program.length - 1)).value
+        """What the last step returned, of an actor without a shot."""
+        return int(self._steps[-1].result)
 
     @property
     def shot_at(self) -> int:

@@ -6,7 +6,6 @@ nslib.windows) moves there and stays, so that most attempts meet the kernel betw
 one call while the other takes effect.
 """
 
-import ctypes
 import os
 import time
 from collections import Counter
@@ -15,10 +14,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from .acting import Meeting
 from .actors import Actor
 from .budgets import seed
 from .shots import Arena, Call, program, settle
 from .windows import Search, band
+
+_ACTORS = {
+    True: "on two CPUs, released by a spin barrier",
+    False: "without a barrier: one sleeps for the lead, and takes the CPU when it wakes up",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Report:
     overlapped: int
     flip: float | None
     width: float | None
+    actors: str
 
     @property
     def missing(self) -> str:
@@ -60,12 +66,12 @@ class Report:
             "overlapped": round(self.overlapped / max(self.attempts, 1), 3),
             "flip_ns": self.flip and round(self.flip),
             "width_ns": self.width and round(self.width),
-            "actors": "on two CPUs, released by a spin barrier",
+            "actors": self.actors,
         }
 
 
 class Stage:
-    """Where the actors of a campaign meet: two CPUs and the memory that they share.
+    """Where the actors of a campaign meet: two CPUs, or one, and the memory that they share.
 
     The first actor of an attempt is made, comes to the meeting and waits there, on the far CPU;
     then the second one on the near CPU, where the test runs too.
@@ -75,8 +81,9 @@ class Stage:
         """Choose the CPUs."""
         self.arena = Arena()
         self._cpus = os.sched_getaffinity(0)
-        self.near, self.far = sorted(self._cpus)[:2]
-        self._meeting = ctypes.c_int32.from_address(self.arena.take(4))
+        self.near, self.far = (sorted(self._cpus) * 2)[:2]
+        self.spins = len(self._cpus) > 1 and os.uname().machine == "x86_64"
+        self._meeting = Meeting(self.arena, spin=self.spins)
         self._actors: list[Actor] = []
         self._clock: list[tuple[int, int]] = []
         self.lead = 0
@@ -92,13 +99,13 @@ class Stage:
     ) -> Actor:
         """An actor that is started for each attempt, with CLONE_* `flags`."""
         steps = [*settle(self.arena, self.far if far else self.near), *before]
-        meeting = ctypes.addressof(self._meeting)
-        self._actors.append(Actor(self.arena, program(steps, shot, after), meeting, flags))
+        script = program(steps, shot, after)
+        self._actors.append(Actor(self.arena, script, self._meeting, flags))
         return self._actors[-1]
 
     def call_in(self, first: Actor, by: Actor | None = None) -> None:
         """Start the first actor, or the one `by` which it is made, and wait until it is ready."""
-        self._meeting.value = 2
+        self._meeting.reset()
         first.prepare(max(0, self.lead))
         if by:
             by.prepare()
@@ -121,7 +128,7 @@ class Stage:
 
     def race_inside(self, process: Actor, thread: Actor) -> None:
         """An attempt of a process, which exits, and a thread that it makes before."""
-        self._meeting.value = 2
+        self._meeting.reset()
         self._pair = process, thread
         process.prepare(max(0, self.lead))
         thread.prepare(max(0, -self.lead))
@@ -163,6 +170,7 @@ class Stage:
         trace: TracebackType | None,
     ) -> None:
         self.clear()
+        self._meeting.close()
         os.sched_setaffinity(0, self._cpus)
 
 
@@ -213,4 +221,5 @@ class Campaign:
             overlapped=self._overlapped,
             flip=(found.low + found.high) / 2 / per_ns if found else None,
             width=found.width / per_ns if found else None,
+            actors=_ACTORS[self._stage.spins],
         )

@@ -9,7 +9,6 @@ import ctypes
 import mmap
 import os
 import signal
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntFlag
@@ -17,28 +16,33 @@ from enum import IntFlag
 from .namespaces import NS
 from .syscalls import AT_FDCWD, PR_SET_PDEATHSIG
 
-# arch/x86/entry/syscalls/syscall_64.tbl
-SYS_CLOSE = 3
-SYS_RT_SIGACTION = 13
-SYS_IOCTL = 16
-SYS_SOCKET = 41
-SYS_MOUNT = 165
-SYS_UMOUNT2 = 166
-SYS_EXIT_GROUP = 231
-SYS_WAITID = 247
-SYS_UNSHARE = 272
-SYS_OPEN_BY_HANDLE_AT = 304
-SYS_SETNS = 308
-SYS_PIDFD_SEND_SIGNAL = 424
+_X86_64 = os.uname().machine == "x86_64"
+
+
+def _number(x86_64: int, generic: int) -> int:
+    """A system call's number (arch/x86/entry/syscalls/syscall_64.tbl, scripts/syscall.tbl)."""
+    return x86_64 if _X86_64 else generic
+
+
+SYS_CLOSE = _number(3, 57)
+SYS_RT_SIGACTION = _number(13, 134)
+SYS_IOCTL = _number(16, 29)
+SYS_SOCKET = _number(41, 198)
+SYS_MOUNT = _number(165, 40)
+SYS_UMOUNT2 = _number(166, 39)
+SYS_FUTEX = _number(202, 98)
+SYS_EXIT_GROUP = _number(231, 94)
+SYS_WAITID = _number(247, 95)
+SYS_UNSHARE = _number(272, 97)
+SYS_OPEN_BY_HANDLE_AT = _number(304, 265)
+SYS_SETNS = _number(308, 268)
 SYS_PIDFD_OPEN = 434
-_SYS_OPENAT = 257
-_SYS_WRITE = 1
-_SYS_PRCTL = 157
-_SYS_SCHED_SETAFFINITY = 203
+_SYS_OPENAT = _number(257, 56)
+_SYS_WRITE = _number(1, 64)
+_SYS_PRCTL = _number(157, 167)
+_SYS_SCHED_SETAFFINITY = _number(203, 122)
 
 MAX_STEPS = 62
-STEP_SIZE = 64
-_STEP = struct.Struct("<II6QQ")
 
 
 class Act(IntFlag):
@@ -51,6 +55,34 @@ class Act(IntFlag):
     LAST = 8
 
 
+class State(ctypes.Structure):
+    """What an actor and its creator tell each other; the steps follow it in memory."""
+
+    _fields_ = [
+        ("delay", ctypes.c_uint64),
+        ("meeting", ctypes.c_uint64),
+        ("start", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("progress", ctypes.c_uint32),
+        ("over", ctypes.c_uint32),
+        ("unused", ctypes.c_uint8 * 24),
+    ]
+
+
+class Step(ctypes.Structure):
+    """A system call in an actor's memory."""
+
+    _fields_ = [
+        ("number", ctypes.c_uint32),
+        ("act", ctypes.c_uint32),
+        ("args", ctypes.c_uint64 * 6),
+        ("result", ctypes.c_int64),
+    ]
+
+
+STEP_SIZE = ctypes.sizeof(Step)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One system call with raw 64-bit arguments."""
@@ -61,8 +93,8 @@ class Call:
 
     def pack(self) -> bytes:
         """The step as actors read it."""
-        args = [arg & 2**64 - 1 for arg in self.args]
-        return _STEP.pack(self.number, self.act, *args, *[0] * (6 - len(args)), 0)
+        args = (ctypes.c_uint64 * 6)(*self.args)
+        return bytes(Step(self.number, self.act, args))
 
     def chained(self) -> "Call":
         """The same, on the fd that an earlier step has opened."""
@@ -106,10 +138,6 @@ class Program:
     def length(self) -> int:
         """How many steps it has."""
         return len(self.image) // STEP_SIZE
-
-    def place(self, argument: int) -> int:
-        """Offset of an argument of the shot in the image, for filling it in."""
-        return self.shot * STEP_SIZE + 8 + argument * 8
 
 
 def program(

@@ -2,13 +2,12 @@
 """What every campaign has: a stage, the rule that it must reach its window, and a look at what it
 has left in the kernel."""
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from errno import ENOSPC
 
 import pytest
-from nslib import NS, get_sysctl, set_sysctl, sleeper_errno, wait_until
+from nslib import NS, errno_of, get_sysctl, open_sysctl, set_sysctl, sleeper_errno, wait_until
 from nslib.races import Campaign, Explore, Stage
 
 _LIMIT = "user/max_user_namespaces"
@@ -19,8 +18,6 @@ _SLACK = 5
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     """Where actors meet; they end after the test."""
-    if os.uname().machine != "x86_64" or len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("needs two CPUs, of x86-64")
     with Stage() as made:
         yield made
 
@@ -28,7 +25,13 @@ def stage() -> Iterator[Stage]:
 @contextmanager
 def _nothing_leaks() -> Iterator[None]:
     """A namespace that is not freed keeps its owner, which counts: afterwards there must be room
-    for another user namespace within a limit that was wide enough before."""
+    for another user namespace within a limit that was wide enough before.
+
+    Not looked at by a root without CAP_SYS_RESOURCE, as of a container.
+    """
+    if errno_of(open_sysctl, _LIMIT):
+        yield
+        return
     before = get_sysctl(_LIMIT)
     try:
         enough = next(2**n for n in range(31) if _has_room(2**n))

@@ -98,7 +98,7 @@ def autoreaped() -> Iterator[None]:
 
 
 @pytest.mark.behaviour("SNS-41", "SNS-42", "SNS-43", "REG-05")
-@pytest.mark.budget("race", 0.06)
+@pytest.mark.budget("race", 0.09)
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 def test_target_exits(depth: int, stage: Stage, explore: Explore) -> None:
     joining = Joining(stage, NS.UTS | NS.IPC, depth)
@@ -106,7 +106,7 @@ def test_target_exits(depth: int, stage: Stage, explore: Explore) -> None:
 
 
 @pytest.mark.behaviour("SNS-41", "SNS-42", "SNS-43", "REG-05")
-@pytest.mark.budget("race", 0.04)
+@pytest.mark.budget("race", 0.03)
 def test_target_of_every_type_exits(stage: Stage, explore: Explore) -> None:
     # Who shares memory cannot enter a time namespace.
     kinds = configured_mask(NS.TIME)
@@ -115,7 +115,7 @@ def test_target_of_every_type_exits(stage: Stage, explore: Explore) -> None:
 
 
 @pytest.mark.behaviour("SNS-41", "SNS-43", "SNS-44", "REG-05")
-@pytest.mark.budget("race", 0.04)
+@pytest.mark.budget("race", 0.02)
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_its_parent(kinds: NS, stage: Stage, explore: Explore) -> None:
     born_in = NS.USER | NS.PID if NS.PID in kinds else NS.NONE
@@ -124,7 +124,7 @@ def test_target_is_reaped_by_its_parent(kinds: NS, stage: Stage, explore: Explor
 
 
 @pytest.mark.behaviour("SNS-41", "SNS-43", "SNS-44", "REG-05")
-@pytest.mark.budget("race", 0.04)
+@pytest.mark.budget("race", 0.02)
 @pytest.mark.usefixtures("autoreaped")
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_the_kernel(kinds: NS, stage: Stage, explore: Explore) -> None:

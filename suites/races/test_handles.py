@@ -74,7 +74,7 @@ class Opener:
 
 @NAMED
 @pytest.mark.behaviour("REG-09", "ACT-27", "ACT-35")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 def test_last_fd_is_closed(named: int, stage: Stage, explore: Explore) -> None:
     maker, opener = Maker(stage, NS.UTS, DEPTH), Opener(stage)
     closer = stage.actor([], Call(SYS_CLOSE), far=True)
@@ -91,7 +91,7 @@ def test_last_fd_is_closed(named: int, stage: Stage, explore: Explore) -> None:
 
 @NAMED
 @pytest.mark.behaviour("REG-09", "ACT-27")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 def test_last_task_exits_and_is_reaped(named: int, stage: Stage, explore: Explore) -> None:
     opener, newcomers = Opener(stage), Newcomers()
     target = stage.actor(enter(stage.arena, NS.UTS, DEPTH), EXIT, far=True)
@@ -117,7 +117,7 @@ def place() -> Iterator[str]:
 
 @NAMED
 @pytest.mark.behaviour("REG-09", "ACT-16", "ACT-20")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 def test_last_mount_is_removed(named: int, place: str, stage: Stage, explore: Explore) -> None:
     maker, opener = Maker(stage, NS.UTS, DEPTH), Opener(stage)
     address = stage.arena.keep(os.fsencode(place) + b"\0")
@@ -136,7 +136,7 @@ def test_last_mount_is_removed(named: int, place: str, stage: Stage, explore: Ex
 
 
 @pytest.mark.behaviour("ACT-16", "ACT-20")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 def test_last_fd_is_closed_while_it_is_mounted(place: str, stage: Stage, explore: Explore) -> None:
     maker = Maker(stage, NS.UTS, DEPTH)
     source, target = stage.arena.take(64), stage.arena.keep(os.fsencode(place) + b"\0")

@@ -52,7 +52,7 @@ class Lister:
 
 
 @pytest.mark.behaviour("LNS-PAG-18", "LNS-PAG-19", "LNS-PAG-20")
-@pytest.mark.budget("race", 0.04)
+@pytest.mark.budget("race", 0.02)
 @pytest.mark.parametrize("types", [NS.UTS, NS.NONE], ids=["type", "all"])
 def test_namespace_ends(types: NS, lasting: list[int], stage: Stage, explore: Explore) -> None:
     lister, closer = Lister(stage), stage.actor([], Call(SYS_CLOSE), far=True)
@@ -72,7 +72,7 @@ def test_namespace_ends(types: NS, lasting: list[int], stage: Stage, explore: Ex
 
 
 @pytest.mark.behaviour("LNS-PAG-18", "LNS-PAG-19", "REG-04")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 def test_owned_namespace_ends(stage: Stage, explore: Explore) -> None:
     kinds = NS.UTS | NS.IPC | NS.MNT
     maker, lister = Maker(stage, kinds), Lister(stage)
@@ -96,7 +96,7 @@ def test_owned_namespace_ends(stage: Stage, explore: Explore) -> None:
 
 
 @pytest.mark.behaviour("LNS-PAG-18", "LNS-PAG-19", "LNS-PAG-16")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 def test_namespace_is_made(lasting: list[int], stage: Stage, explore: Explore) -> None:
     newcomers, lister = Newcomers(), Lister(stage)
     maker = stage.actor([], Call(SYS_UNSHARE, (NS.UTS,)), far=True)

@@ -14,7 +14,7 @@ DEPTH = 2
 
 
 @pytest.mark.behaviour("SNS-41", "SNS-45", "ACT-56")
-@pytest.mark.budget("race", 0.04)
+@pytest.mark.budget("race", 0.03)
 def test_target_moves_on(stage: Stage, explore: Explore) -> None:
     newcomers = Newcomers()
     host = stage.actor(enter(stage.arena, KINDS, DEPTH), far=True)

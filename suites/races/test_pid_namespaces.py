@@ -18,7 +18,7 @@ _SIG_IGN = 1
 
 
 @pytest.mark.behaviour("PNS-17", "PNS-18", "PNS-19", "PNS-21", "REG-15")
-@pytest.mark.budget("race", 0.05)
+@pytest.mark.budget("race", 0.04)
 def test_init_exits_as_another_forks_into_its_namespace(stage: Stage, explore: Explore) -> None:
     newcomers = Newcomers()
     init = stage.actor([], EXIT, far=True, flags=NS.USER | NS.PID)

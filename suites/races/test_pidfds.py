@@ -26,7 +26,7 @@ PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO_SIZE << 16 | 0xFF << 8 | 11
 
 @pytest.mark.needs("active_refs", "id_handles", "pidfd_ioctls")
 @pytest.mark.behaviour("IOC-18", "IOC-19", "ACT-26", "ACT-27")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 @pytest.mark.parametrize("which", [PidfdGet.UTS, PidfdGet.USER], ids=["uts", "user"])
 def test_namespace_of_a_task_that_exits(which: PidfdGet, stage: Stage, explore: Explore) -> None:
     newcomers = Newcomers()
@@ -53,7 +53,7 @@ def test_namespace_of_a_task_that_exits(which: PidfdGet, stage: Stage, explore: 
 
 
 @pytest.mark.behaviour("PNS-31")
-@pytest.mark.budget("race", 0.02)
+@pytest.mark.budget("race", 0.015)
 def test_pidfd_of_a_task_that_is_reaped(stage: Stage, explore: Explore) -> None:
     target = stage.actor([EXIT], far=True)
     parent = stage.actor([target.making, WAIT_FOR_ZOMBIE], WAIT, far=True)
@@ -75,7 +75,7 @@ def test_pidfd_of_a_task_that_is_reaped(stage: Stage, explore: Explore) -> None:
 
 
 @pytest.mark.behaviour("PNS-55")
-@pytest.mark.budget("race", 0.02)
+@pytest.mark.budget("race", 0.015)
 def test_info_of_a_task_that_is_reaped(stage: Stage, explore: Explore) -> None:
     target = stage.actor([EXIT], far=True)
     parent = stage.actor([target.making, WAIT_FOR_ZOMBIE], WAIT, far=True)

@@ -16,7 +16,7 @@ DEPTH = 3
 
 
 @pytest.mark.behaviour("ACT-34", "ACT-26", "ACT-27")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.02)
 @pytest.mark.parametrize(
     ("kind", "question"),
     [(NS.UTS, NS_GET_USERNS), (NS.USER, NS_GET_PARENT)],

@@ -34,7 +34,7 @@ def wait_for_tick(date: int) -> None:
 
 
 @pytest.mark.behaviour("REG-11", "ACT-35", "ACT-38")
-@pytest.mark.budget("race", 0.05)
+@pytest.mark.budget("race", 0.03)
 @pytest.mark.parametrize("revived", [False, True], ids=["first", "again"])
 def test_last_fd_is_closed(revived: bool, stage: Stage, explore: Explore) -> None:
     maker = Maker(stage, NS.NET, DEPTH, SOCKET)
@@ -62,7 +62,7 @@ def test_last_fd_is_closed(revived: bool, stage: Stage, explore: Explore) -> Non
 
 
 @pytest.mark.behaviour("REG-10", "REG-11", "ACT-35")
-@pytest.mark.budget("race", 0.04)
+@pytest.mark.budget("race", 0.03)
 def test_two_revive_it_at_once(stage: Stage, explore: Explore) -> None:
     maker = Maker(stage, NS.NET, DEPTH, SOCKET)
     one = stage.actor([], Call(SYS_IOCTL, (0, SIOCGSKNS)), far=True)

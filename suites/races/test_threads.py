@@ -3,6 +3,7 @@
 
 import pytest
 from nslib import CLONE_SIGHAND, CLONE_THREAD, NS, hold, list_all, release
+from nslib.newcomers import left_at_last
 from nslib.races import Explore, Stage
 from nslib.shots import EXIT, SYS_UNSHARE, Call, enter
 
@@ -12,8 +13,10 @@ DEPTH = 2
 
 
 @pytest.mark.behaviour("ACT-04", "ACT-47", "ACT-49")
-@pytest.mark.budget("race", 0.04)
+@pytest.mark.budget("race", 0.03)
 def test_process_exits(stage: Stage, explore: Explore) -> None:
+    if not stage.spins:
+        pytest.skip("needs two CPUs, of x86-64")
     thread = stage.actor(
         [], Call(SYS_UNSHARE, (NS.UTS | NS.IPC,)), flags=CLONE_THREAD | CLONE_SIGHAND
     )
@@ -24,7 +27,8 @@ def test_process_exits(stage: Stage, explore: Explore) -> None:
         before = _next_id()
         stage.race_inside(process, thread)
         process.reap()
-        assert list_all(cursor=before) == []
+        # The last thread reaps itself, and may be at it still when its process has been reaped.
+        assert left_at_last(list_all(cursor=before), []) == []
         # Who is killed does not say whether the call took effect; but ids are not used again.
         made = _next_id() - before - 1 - (DEPTH + 1)
         assert made in (0, 2)
