@@ -33,6 +33,7 @@ class Meeting:
     def __init__(self, arena: Arena, *, spin: bool) -> None:
         """With `spin` it is for machine code."""
         self.spin = spin
+        self._arena = arena  # whose memory lasts as long as it
         self._missing = ctypes.c_int32.from_address(arena.take(4))
         self._pipe = [] if spin else list(os.pipe())
 

@@ -114,6 +114,7 @@ class Actor:
         """Lay it out. With CLONE_THREAD among the CLONE_* `flags` it is a thread of the actor that
         makes it, which takes machine code."""
         self._program = script
+        self._arena = arena  # whose memory lasts as long as it
         self._meeting = meeting
         self._address = arena.take(ctypes.sizeof(State) + len(script.image))
         self._state = State.from_address(self._address)
@@ -206,9 +207,9 @@ class Actor:
         return int(self._steps[self._program.shot].result)
 
     @property
-    def last_result(self) -> int:
-        """What the last step returned, of an actor without a shot."""
-        return int(self._steps[-1].result)
+    def before_shot(self) -> int:
+        """What the step before the shot returned; the last step, if there is no shot."""
+        return int(self._steps[self._program.shot - 1].result)
 
     @property
     def shot_at(self) -> int:

@@ -81,4 +81,4 @@ class Maker:
         ids = self._newcomers.take(self._count)
         fds = [open_ns(kind, self._actor.pid) for kind in kept]
         self._actor.end()
-        return Made(ids, fds, self._actor.last_result)
+        return Made(ids, fds, self._actor.before_shot)

@@ -27,7 +27,7 @@ def _number(x86_64: int, generic: int) -> int:
 SYS_CLOSE = _number(3, 57)
 SYS_RT_SIGACTION = _number(13, 134)
 SYS_IOCTL = _number(16, 29)
-SYS_SOCKET = _number(41, 198)
+_SYS_SOCKET = _number(41, 198)
 SYS_MOUNT = _number(165, 40)
 SYS_UMOUNT2 = _number(166, 39)
 SYS_FUTEX = _number(202, 98)
@@ -154,6 +154,7 @@ def program(
 
 
 EXIT = Call(SYS_EXIT_GROUP, (0,))
+SOCKET = Call(_SYS_SOCKET, (2, 2, 0))  # AF_INET, SOCK_DGRAM
 WAIT_FOR_CHILD = Call(SYS_WAITID, (os.P_ALL, 0, 0, os.WEXITED))
 
 

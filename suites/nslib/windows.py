@@ -12,7 +12,7 @@ _LEAST_WIDTH = 50.0
 _MEMORY = 64
 _REVIEW = 16  # attempts between two estimates of the width
 _GAIN = 0.1
-_STREAK = 12  # as many equal outcomes come by chance once in 4096 times
+_STREAK = 16  # so many equal outcomes mean that the flip has gone elsewhere
 _LIMIT = 1e8
 # How far around the flip, in widths: a bug's window may lie beside it, or be wider.
 _SPREADS = (1, 1, 1, 1, 1, 4, 4, 16)
@@ -32,6 +32,7 @@ class Search:
         self.flip = 0.0
         self.width = _FIRST_WIDTH
         self._step = _FIRST_STEP
+        self._bracketed = False
         self._last: bool | None = None
         self._streak = 0
         self._recent: deque[tuple[float, bool]] = deque(maxlen=_MEMORY)
@@ -50,15 +51,17 @@ class Search:
     def learn(self, lead: float, early: bool) -> None:
         """Take in what came of an attempt."""
         self._streak = self._streak + 1 if early == self._last else 1
-        if self.sampling:
-            self._sampled(lead, early)
-        else:
+        if not self.sampling:
             self._stepped(early)
+            self._last = early
+            return
         self._last = early
+        self._sampled(lead, early)
 
     def _stepped(self, early: bool) -> None:
         if self._last is not None:
-            self._step = self._step * 2 if early == self._last else self._step / 2
+            self._bracketed |= early != self._last
+            self._step *= 0.5 if self._bracketed else 2
         self._move(self._step, early)
 
     def _sampled(self, lead: float, early: bool) -> None:
@@ -66,7 +69,8 @@ class Search:
         self._recent.append((lead, early))
         self._count += 1
         if self._streak >= _STREAK:
-            self._step, self._last, self._streak = 4 * self.width, None, 0
+            self._step, self._bracketed, self._last = 4 * self.width, False, None
+            self._streak = 0
         elif self._count % _REVIEW == 0:
             seen = overlap(self._recent)
             self.width = min(max(seen, self.width / 2, _LEAST_WIDTH), self.width * 2)

@@ -12,14 +12,12 @@ import pytest
 from nslib import NS, SIOCGSKNS, id_of, open_of_socket, owned
 from nslib.newcomers import Maker, left
 from nslib.races import Explore, Stage
-from nslib.shots import SYS_CLOSE, SYS_IOCTL, SYS_SOCKET, Call
+from nslib.shots import SOCKET, SYS_CLOSE, SYS_IOCTL, Call
 
 pytestmark = pytest.mark.needs("active_refs", "id_handles", "user_ns", "net_ns")
 
 DEPTH = 2
-AF_INET, SOCK_DGRAM = 2, 2
 CLOCK_REALTIME_COARSE = 5  # include/uapi/linux/time.h
-SOCKET = Call(SYS_SOCKET, (AF_INET, SOCK_DGRAM, 0))
 
 
 def date_of(fd: int) -> int:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A task exits while another one joins its namespaces by its pidfd: what must come of it.
+
+For tests; that they see the values in a failed assertion, suites/conftest.py has pytest rewrite
+this module.
+"""
+
+import os
+from collections.abc import Sequence
+from errno import ESRCH
+
+from .features import configured_mask
+from .ids import inode_of, owned
+from .ioctls import open_of_socket
+from .namespaces import NS
+from .newcomers import Newcomers, left, left_at_last
+from .races import Stage
+from .shots import EXIT, SYS_SETNS, WAIT_FOR_CHILD, Call, enter
+
+
+class Joining:
+    """A target in namespaces owned by a chain of user namespaces exits while another joins it."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        kinds: NS,
+        depth: int = 1,
+        *,
+        born_in: NS = NS.NONE,
+        last: Sequence[Call] = (),
+        waited: bool = False,
+    ) -> None:
+        """The target starts in new namespaces `born_in`, enters the others, and makes the calls
+        `last` there. Its parent is the test, or an actor that has `waited` for its end."""
+        self._stage, self._kinds = stage, kinds
+        self._made = depth + len(kinds & ~NS.USER)
+        self._of_zombie = depth + len(born_in & NS.PID)
+        steps = enter(stage.arena, kinds & ~born_in, 0 if born_in else depth)
+        self.target = stage.actor([*steps, *last], EXIT, far=True, flags=born_in)
+        self._joiner = stage.actor([], Call(SYS_SETNS, (0, kinds)))
+        self._parent = (
+            stage.actor([self.target.making, WAIT_FOR_CHILD], far=True) if waited else None
+        )
+        self._newcomers = Newcomers()
+        self._home = self._links(os.getpid(), configured_mask())
+        self.ids: list[int] = []
+        """The target's namespaces in the last attempt, the user namespaces first."""
+
+    def attempt(self) -> str:
+        """The target stays a zombie until the judgement, which the test's process is to reap."""
+        self._race()
+        joined, ids = self._judge_result(), self.ids
+        assert left(ids) == ids[: None if joined else self._of_zombie], "with a zombie"
+        self.target.reap()
+        assert left(ids) == (ids if joined else []), "without the zombie"
+        self._joiner.end()
+        assert left(ids) == [], "at last"
+        return "joined" if joined else "gone"
+
+    def attempt_reaped_at_once(self) -> str:
+        """The target is reaped by its parent, or by the kernel, as soon as it has ended."""
+        self._race()
+        joined, ids = self._judge_result(), self.ids
+        if self._parent:
+            self._parent.wait_over()
+        assert left_at_last(ids, ids if joined else []) == (ids if joined else [])
+        self._joiner.end()
+        assert left_at_last(ids, []) == [], "at last"
+        return "joined" if joined else "gone"
+
+    def attempt_and_revive(self) -> str:
+        """As attempt(); then a socket, which the target has made last, brings all back for a while,
+        which it could not if a count had been spoilt."""
+        outcome = self.attempt()
+        with owned(self.target.before_shot) as sock:
+            with owned(open_of_socket(sock)):
+                assert left(self.ids) == self.ids, "revived"
+            assert left(self.ids) == [], "not revived any more"
+        return outcome
+
+    def _race(self) -> None:
+        self._stage.call_in(self.target, self._parent)
+        self.ids = self._newcomers.take(self._made)
+        self._there = self._links(self.target.pid, self._kinds)
+        self._joiner.aim(0, self.target.pidfd)
+        self._stage.release(self.target, self._joiner)
+
+    def _judge_result(self) -> bool:
+        result = self._joiner.result
+        assert result in (0, -ESRCH)
+        expected = self._home | self._there if result == 0 else self._home
+        assert self._links(self._joiner.pid, configured_mask()) == expected
+        return result == 0
+
+    @staticmethod
+    def _links(pid: int, kinds: NS) -> dict[NS, int]:
+        """What a task is in, its children for pid namespaces, by inode: any kernel knows that."""
+        return {kind: inode_of(kind.child_link, pid) for kind in kinds}
