@@ -86,6 +86,10 @@ class TestBand:
         samples += [(lead, True) for lead in range(50, 60)] + [(10**9, True)]
         assert band(samples).high < 100
 
+    def test_share(self) -> None:
+        assert Band(1, 3).share([0, 1, 2, 4]) == 0.5
+        assert Band(1, 3).share([]) == 0
+
 
 class TestProgram:
     def test_marks_the_shot_and_the_end(self) -> None:
@@ -178,9 +182,11 @@ class TestCampaign:
             campaign.run(self.closing(stage), 0.5)
             report = campaign.report()
         assert stage.spins != one_cpu
-        assert report.missing == ""
+        assert report.reached
         assert report.outcomes.keys() == {"first", "second"}
         assert report.attempts == sum(report.outcomes.values()) > 20
+        assert 0 < report.fixed <= report.attempts / 10
+        assert 0 <= report.inside <= 1
         assert report.observation()["attempts_per_second"] == pytest.approx(
             report.attempts / report.seconds, abs=0.1
         )
@@ -190,5 +196,5 @@ class TestCampaign:
         with Stage() as stage:
             campaign = Campaign(stage, early=["x"])
             campaign.run(self.closing(stage), 0.1)
-            assert "first" in campaign.report().missing
+            assert not campaign.report().reached
             assert stage.spins != one_cpu

@@ -100,6 +100,10 @@ class Band:
         """From its low end to its high one."""
         return self.high - self.low
 
+    def share(self, leads: Sequence[float]) -> float:
+        """How many of the leads lie in it, of 1; 0 if there are none."""
+        return sum(self.low <= lead <= self.high for lead in leads) / max(len(leads), 1)
+
 
 def band(samples: Sequence[tuple[float, bool]]) -> Band:
     """The leads between which both outcomes were seen: those of the middle 80 % of the samples

@@ -60,8 +60,9 @@ def explore(stage: Stage, seconds: float, observe: Callable[[str, object], None]
             with _nothing_leaks():
                 campaign.run(attempt, seconds)
         finally:
-            observe("race", campaign.report().observation())
-        if missing := campaign.report().missing:
-            pytest.skip(f"window not reached: {missing}")
+            report = campaign.report()
+            observe("race", report.observation())
+        if not report.reached:
+            pytest.skip(f"window not reached: {dict(report.outcomes)}")
 
     return run
