@@ -131,6 +131,7 @@ class Actor:
             self._args.exit_signal = signal.SIGCHLD
         self._pidfd.value = -1
         self._pid = 0
+        self._patience = scaled(_SECONDS)
 
     @property
     def pidfd(self) -> int:
@@ -171,7 +172,7 @@ class Actor:
     def wait_ready(self) -> None:
         """Wait until it is about to meet the others; OSError of the step that fails before."""
         state, shot = self._state, self._program.shot
-        deadline = time.monotonic() + scaled(_SECONDS)
+        deadline = time.monotonic() + self._patience
         while state.progress < shot:
             os.sched_yield()
             if state.over:
@@ -182,12 +183,11 @@ class Actor:
     def wait_over(self) -> None:
         """Wait until it has made all its calls; until it has ended, if the shot is an exit."""
         if self._program.exits:
-            if not has_ended(self.pidfd, _SECONDS):
-                raise TimeoutError("an actor does not end")
+            self.wait_ended()
             return
         over = self._address + State.over.offset
         timeout = (ctypes.c_long * 2)(1, 0)
-        deadline = time.monotonic() + scaled(_SECONDS)
+        deadline = time.monotonic() + self._patience
         while not self._state.over:
             _libc.syscall(SYS_FUTEX, ctypes.c_void_p(over), _FUTEX_WAIT, 0, timeout)
             if time.monotonic() > deadline:
@@ -230,10 +230,14 @@ class Actor:
         """Send it SIGKILL; returns at once."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def reap(self) -> None:
-        """Wait until the process has ended, and reap it unless that is up to another."""
+    def wait_ended(self) -> None:
+        """Wait until the process has ended, which may be a zombie then."""
         if not has_ended(self.pidfd, _SECONDS):
             raise TimeoutError("an actor does not end")
+
+    def reap(self) -> None:
+        """Wait until the process has ended, and reap it unless that is up to another."""
+        self.wait_ended()
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         os.close(self.pidfd)

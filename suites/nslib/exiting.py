@@ -6,16 +6,16 @@ this module.
 """
 
 import os
+import signal
 from collections.abc import Sequence
 from errno import ESRCH
 
-from .features import configured_mask
 from .ids import inode_of, owned
 from .ioctls import open_of_socket
 from .namespaces import NS
-from .newcomers import Newcomers, left, left_at_last
+from .newcomers import Newcomers, left, left_at_last, listed
 from .races import Stage
-from .shots import EXIT, SYS_SETNS, WAIT_FOR_CHILD, Call, enter
+from .shots import EXIT, SYS_PIDFD_SEND_SIGNAL, SYS_SETNS, WAIT_FOR_CHILD, Call, enter
 
 
 class Joining:
@@ -29,21 +29,27 @@ class Joining:
         *,
         born_in: NS = NS.NONE,
         last: Sequence[Call] = (),
+        killed: bool = False,
         waited: bool = False,
     ) -> None:
         """The target starts in new namespaces `born_in`, enters the others, and makes the calls
-        `last` there. Its parent is the test, or an actor that has `waited` for its end."""
-        self._stage, self._kinds = stage, kinds
+        `last` there. It exits by itself, or is `killed` by SIGKILL. Its parent is the test, or an
+        actor that has `waited` for its end."""
+        self._stage = stage
         self._made = depth + len(kinds & ~NS.USER)
         self._of_zombie = depth + len(born_in & NS.PID)
         steps = enter(stage.arena, kinds & ~born_in, 0 if born_in else depth)
-        self.target = stage.actor([*steps, *last], EXIT, far=True, flags=born_in)
+        end = None if killed else EXIT
+        self.target = stage.actor([*steps, *last], end, far=True, flags=born_in)
+        kill = Call(SYS_PIDFD_SEND_SIGNAL, (0, signal.SIGKILL, 0, 0))
+        self._killer = stage.actor([], kill, far=True) if killed else None
         self._joiner = stage.actor([], Call(SYS_SETNS, (0, kinds)))
         self._parent = (
             stage.actor([self.target.making, WAIT_FOR_CHILD], far=True) if waited else None
         )
         self._newcomers = Newcomers()
-        self._home = self._links(os.getpid(), configured_mask())
+        self._names = [kind.child_link for kind in kinds]
+        self._home = self._links(os.getpid())
         self.ids: list[int] = []
         """The target's namespaces in the last attempt, the user namespaces first."""
 
@@ -51,7 +57,7 @@ class Joining:
         """The target stays a zombie until the judgement, which the test's process is to reap."""
         self._race()
         joined, ids = self._judge_result(), self.ids
-        assert left(ids) == ids[: None if joined else self._of_zombie], "with a zombie"
+        assert listed(ids) == ids[: None if joined else self._of_zombie], "with a zombie"
         self.target.reap()
         assert left(ids) == (ids if joined else []), "without the zombie"
         self._joiner.end()
@@ -80,20 +86,26 @@ class Joining:
         return outcome
 
     def _race(self) -> None:
-        self._stage.call_in(self.target, self._parent)
+        if self._killer:
+            self.target.prepare()
+            self.target.start()
+            self.target.wait_over()
+            self._killer.aim(0, self.target.pidfd)
+            self._stage.call_in(self._killer)
+        else:
+            self._stage.call_in(self.target, self._parent)
         self.ids = self._newcomers.take(self._made)
-        self._there = self._links(self.target.pid, self._kinds)
+        self._there = self._links(self.target.pid)
         self._joiner.aim(0, self.target.pidfd)
-        self._stage.release(self.target, self._joiner)
+        self._stage.release(self._killer or self.target, self._joiner)
+        self.target.wait_ended()
 
     def _judge_result(self) -> bool:
         result = self._joiner.result
         assert result in (0, -ESRCH)
-        expected = self._home | self._there if result == 0 else self._home
-        assert self._links(self._joiner.pid, configured_mask()) == expected
+        assert self._links(self._joiner.pid) == (self._home if result else self._there)
         return result == 0
 
-    @staticmethod
-    def _links(pid: int, kinds: NS) -> dict[NS, int]:
+    def _links(self, pid: int) -> list[int]:
         """What a task is in, its children for pid namespaces, by inode: any kernel knows that."""
-        return {kind: inode_of(kind.child_link, pid) for kind in kinds}
+        return [inode_of(name, pid) for name in self._names]

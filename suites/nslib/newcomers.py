@@ -38,6 +38,12 @@ class Newcomers:
         return ids
 
 
+def listed(ids: Iterable[int]) -> list[int]:
+    """Those that listns shows, in order."""
+    some = set(ids)
+    return sorted(some.intersection(list_all())) if some else []
+
+
 def left(ids: Iterable[int]) -> list[int]:
     """Those that are visible, in order; ListingError where lists and handles disagree."""
     some = list(ids)

@@ -42,9 +42,9 @@ class Report:
     """What came of a campaign; `outcomes` says how often it ended how, times are of the TSC.
 
     `flip` is the offset between the calls at which the outcomes flip, `width` the size of the
-    range in which either is possible, the window; both in nanoseconds, None if not both sides were
-    seen by the clock. `inside` is the share of attempts in the window, `inside_fixed` that of the `fixed`
-    ones, which were made among the others without a lead, for comparison.
+    range in which either is possible, the window; both in nanoseconds, None if the clock did not
+    see both sides. `inside` is the share of attempts in the window, `inside_fixed` that of the
+    `fixed` ones, which were made among the others without a lead, for comparison.
     """
 
     attempts: int

@@ -36,6 +36,7 @@ SYS_WAITID = _number(247, 95)
 SYS_UNSHARE = _number(272, 97)
 SYS_OPEN_BY_HANDLE_AT = _number(304, 265)
 SYS_SETNS = _number(308, 268)
+SYS_PIDFD_SEND_SIGNAL = 424
 SYS_PIDFD_OPEN = 434
 _SYS_OPENAT = _number(257, 56)
 _SYS_WRITE = _number(1, 64)

@@ -33,7 +33,7 @@ def test_target_of_every_type_exits(stage: Stage, explore: Explore) -> None:
 
 
 @pytest.mark.behaviour("SNS-41", "SNS-43", "SNS-44", "REG-05")
-@pytest.mark.budget("race", 0.02)
+@pytest.mark.budget("race", 0.015)
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_its_parent(kinds: NS, stage: Stage, explore: Explore) -> None:
     born_in = NS.USER | NS.PID if NS.PID in kinds else NS.NONE
@@ -42,13 +42,20 @@ def test_target_is_reaped_by_its_parent(kinds: NS, stage: Stage, explore: Explor
 
 
 @pytest.mark.behaviour("SNS-41", "SNS-43", "SNS-44", "REG-05")
-@pytest.mark.budget("race", 0.02)
+@pytest.mark.budget("race", 0.015)
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_the_kernel(kinds: NS, stage: Stage, explore: Explore) -> None:
     born_in = NS.USER | NS.PID if NS.PID in kinds else NS.NONE
     joining = Joining(stage, kinds, born_in=born_in)
     with autoreaping():
         explore(joining.attempt_reaped_at_once, early=["gone"])
+
+
+@pytest.mark.behaviour("SNS-41", "SNS-42", "SNS-43", "REG-05")
+@pytest.mark.budget("race", 0.02)
+def test_target_is_killed(stage: Stage, explore: Explore) -> None:
+    joining = Joining(stage, NS.UTS | NS.IPC, 2, killed=True)
+    explore(joining.attempt, early=["gone"])
 
 
 @pytest.mark.needs("net_ns", "active_refs")
