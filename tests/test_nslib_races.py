@@ -10,7 +10,7 @@ import pytest
 from nslib import NS, ns_name
 from nslib.acting import Meeting
 from nslib.actors import Actor
-from nslib.races import Campaign, Stage
+from nslib.races import Campaign
 from nslib.shots import (
     EXIT,
     SYS_CLOSE,
@@ -23,6 +23,7 @@ from nslib.shots import (
     enter,
     program,
 )
+from nslib.stage import Stage
 from nslib.windows import Band, Search, band, overlap
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")

@@ -14,8 +14,8 @@ from .ids import inode_of, owned
 from .ioctls import open_of_socket
 from .namespaces import NS
 from .newcomers import Newcomers, left, left_at_last, listed
-from .races import Stage
 from .shots import EXIT, SYS_PIDFD_SEND_SIGNAL, SYS_SETNS, WAIT_FOR_CHILD, Call, enter
+from .stage import Stage
 
 
 class Joining:

@@ -9,8 +9,8 @@ from .features import has_feature
 from .ids import open_ns
 from .listing import ListingError, list_all
 from .namespaces import NS
-from .races import Stage
 from .shots import Call, enter
+from .stage import Stage
 from .visibility import visible
 from .waiting import wait_until
 

@@ -8,7 +8,8 @@ from errno import ENOSPC
 
 import pytest
 from nslib import NS, errno_of, get_sysctl, open_sysctl, set_sysctl, sleeper_errno, wait_until
-from nslib.races import Campaign, Explore, Stage
+from nslib.races import Campaign, Explore
+from nslib.stage import Stage
 
 _LIMIT = "user/max_user_namespaces"
 # Those that have just ended count until a kernel worker has freed them.

@@ -9,8 +9,9 @@ import pytest
 from nslib import NS, configured_mask
 from nslib.exiting import Joining
 from nslib.exits import autoreaping
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import SOCKET
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("user_ns", "uts_ns", "ipc_ns")
 

@@ -24,7 +24,7 @@ from nslib import (
     umount,
 )
 from nslib.newcomers import Maker, Newcomers, left, left_at_last
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import (
     EXIT,
     SYS_CLOSE,
@@ -35,6 +35,7 @@ from nslib.shots import (
     Call,
     enter,
 )
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("active_refs", "id_handles", "user_ns", "uts_ns")
 

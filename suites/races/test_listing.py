@@ -12,8 +12,9 @@ from itertools import pairwise
 import pytest
 from nslib import NS, ListRequest, hold_each, holding, id_of, ids_of, list_all, read_ids, release
 from nslib.newcomers import Maker, Newcomers, left
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import SYS_CLOSE, SYS_UNSHARE, Call
+from nslib.stage import Stage
 from nslib.syscalls import SYS_LISTNS
 
 pytestmark = pytest.mark.needs("active_refs", "id_handles", "user_ns", "uts_ns")

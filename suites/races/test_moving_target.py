@@ -4,8 +4,9 @@
 import pytest
 from nslib import NS, inode_of
 from nslib.newcomers import Newcomers, left
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import SYS_SETNS, Call, enter
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("user_ns", "uts_ns", "ipc_ns")
 

@@ -8,8 +8,9 @@ from errno import ENOMEM
 import pytest
 from nslib import NS
 from nslib.newcomers import Newcomers, left_at_last
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import EXIT, SYS_RT_SIGACTION, SYS_SETNS, Call
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("user_ns", "pid_ns")
 

@@ -8,8 +8,9 @@ from errno import ESRCH
 import pytest
 from nslib import NS, PidfdGet, errno_of, id_of, ioctl, owned, peek, pid_in_proc, poke
 from nslib.newcomers import Newcomers, left
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import EXIT, SYS_IOCTL, SYS_PIDFD_OPEN, SYS_WAITID, Call, enter
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("user_ns", "uts_ns")
 

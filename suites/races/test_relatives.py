@@ -7,8 +7,9 @@ from errno import EBADF
 import pytest
 from nslib import NS, NS_GET_PARENT, NS_GET_USERNS, id_of, open_ns, owned
 from nslib.newcomers import Maker, Newcomers, left
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import SYS_CLOSE, SYS_IOCTL, Call
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("active_refs", "id_handles", "user_ns", "uts_ns")
 

@@ -11,8 +11,9 @@ import time
 import pytest
 from nslib import NS, SIOCGSKNS, id_of, open_of_socket, owned
 from nslib.newcomers import Maker, left
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import SOCKET, SYS_CLOSE, SYS_IOCTL, Call
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("active_refs", "id_handles", "user_ns", "net_ns")
 

@@ -4,8 +4,9 @@
 import pytest
 from nslib import CLONE_SIGHAND, CLONE_THREAD, NS, hold, list_all, release
 from nslib.newcomers import left_at_last
-from nslib.races import Explore, Stage
+from nslib.races import Explore
 from nslib.shots import EXIT, SYS_UNSHARE, Call, enter
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("active_refs", "user_ns", "uts_ns", "ipc_ns")
 

@@ -5,8 +5,9 @@ import pytest
 from nslib import NS
 from nslib.exiting import Joining
 from nslib.exits import autoreaping
-from nslib.races import Campaign, Stage
+from nslib.races import Campaign
 from nslib.shots import SOCKET
+from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("user_ns", "uts_ns", "ipc_ns")
 
