@@ -17,12 +17,11 @@ from contextlib import suppress
 from typing import NoReturn
 
 from .forking import CloneArgs, fork_with, idle
-from .idling import CLONE_VM
+from .idling import CLONE_CLEAR_SIGHAND, CLONE_VM
 from .shots import STEP_SIZE, SYS_FUTEX, Act, Arena, State, Step
 from .syscalls import syscall
 
 FUTEX_WAKE = 1
-_CLONE_CLEAR_SIGHAND = 0x100000000  # include/uapi/linux/sched.h
 _ACTORS = 2
 
 
@@ -67,7 +66,7 @@ class Meeting:
 def start(args: CloneArgs, address: int, meeting: Meeting) -> int:
     """Fork an actor that performs the program at `address`; returns its pid."""
     own = CloneArgs.from_buffer_copy(args)
-    own.flags &= ~(CLONE_VM | _CLONE_CLEAR_SIGHAND)
+    own.flags &= ~(CLONE_VM | CLONE_CLEAR_SIGHAND)
     if pid := fork_with(own):
         return pid
     try:

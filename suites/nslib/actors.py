@@ -17,14 +17,11 @@ from . import acting
 from .acting import Meeting
 from .exits import has_ended
 from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc
-from .idling import CLONE_FILES, CLONE_THREAD, CLONE_VM
+from .idling import CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_THREAD, CLONE_VM
 from .memory import PAGE_SIZE, poke
 from .shots import SYS_FUTEX, Act, Arena, Call, Program, State, Step
 from .syscalls import SYS_CLONE3, mmap_anonymous, mprotect
 from .waiting import scaled
-
-_CLONE_CLEAR_SIGHAND = 0x100000000  # include/uapi/linux/sched.h
-SHARED = CLONE_VM | CLONE_FILES
 
 _PROT_READ_EXEC = 5  # include/uapi/asm-generic/mman-common.h
 _SECONDS = 5.0
@@ -124,9 +121,9 @@ class Actor:
         self._steps = (Step * script.length).from_address(steps)
         self._pidfd = ctypes.c_int.from_address(arena.take(4))
         self._args = CloneArgs.from_address(arena.take(ctypes.sizeof(CloneArgs)))
-        self._args.flags = SHARED | flags
+        self._args.flags = CLONE_VM | CLONE_FILES | flags
         if not flags & CLONE_THREAD:
-            self._args.flags |= CLONE_PIDFD | _CLONE_CLEAR_SIGHAND
+            self._args.flags |= CLONE_PIDFD | CLONE_CLEAR_SIGHAND
             self._args.pidfd = ctypes.addressof(self._pidfd)
             self._args.exit_signal = signal.SIGCHLD
         self._pidfd.value = -1
@@ -159,15 +156,20 @@ class Actor:
 
     def start(self) -> None:
         """Make the process, as a child of the caller."""
+        try:
+            self._pid = self._make()
+        except OSError:
+            self._pidfd.value = -1  # a late failure leaves a number here
+            raise
+
+    def _make(self) -> int:
         if not self._meeting.spin:
-            self._pid = acting.start(self._args, self._address, self._meeting)
-            return
+            return acting.start(self._args, self._address, self._meeting)
         args = ctypes.addressof(self._args), ctypes.sizeof(self._args)
         result = int(_clone()(*args, self._address))
         if result < 0:
-            self._pidfd.value = -1  # a late failure leaves a number here
             raise OSError(-result, os.strerror(-result))
-        self._pid = result
+        return result
 
     def wait_ready(self) -> None:
         """Wait until it is about to meet the others; OSError of the step that fails before."""

@@ -5,7 +5,6 @@ Whoever got an fd has the namespace and all its owners, whatever they have been 
 who did not leaves nothing active behind.
 """
 
-import ctypes
 import os
 from collections.abc import Iterator
 from errno import ENOENT, ESTALE
@@ -21,6 +20,7 @@ from nslib import (
     id_of,
     mount,
     owned,
+    poke,
     umount,
 )
 from nslib.newcomers import Maker, Newcomers, left, left_at_last
@@ -56,8 +56,7 @@ class Opener:
 
     def name(self, ns_id: int) -> None:
         """What to open next."""
-        packed = NsHandle(ns_id).pack()
-        ctypes.memmove(self._handle, packed, len(packed))
+        poke(self._handle, NsHandle(ns_id).pack())
 
     def judge(self, ids: list[int], named: int) -> str:
         """Compare what it got with what is visible of a chain whose member `named` it opened."""
@@ -147,8 +146,7 @@ def test_last_fd_is_closed_while_it_is_mounted(place: str, stage: Stage, explore
     def attempt() -> str:
         made = maker.make(NS.UTS)
         closer.aim(0, *made.fds)
-        path = f"/proc/self/fd/{made.fds[0]}\0".encode()
-        ctypes.memmove(source, path, len(path))
+        poke(source, f"/proc/self/fd/{made.fds[0]}\0".encode())
         stage.race(closer, mounter)
         if mounter.result == -ENOENT:
             assert left(made.ids) == []

@@ -4,13 +4,23 @@
 What lives throughout is listed exactly once and in order, whatever happens beside it.
 """
 
-import ctypes
 import os
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from nslib import NS, ListRequest, hold_each, holding, id_of, ids_of, list_all, read_ids, release
+from nslib import (
+    NS,
+    ListRequest,
+    hold_each,
+    holding,
+    id_of,
+    ids_of,
+    list_all,
+    poke,
+    read_ids,
+    release,
+)
 from nslib.newcomers import Maker, Newcomers, left
 from nslib.races import Explore
 from nslib.shots import SYS_CLOSE, SYS_UNSHARE, Call
@@ -41,8 +51,7 @@ class Lister:
 
     def ask(self, request: ListRequest) -> None:
         """What to list next."""
-        packed = request.pack()
-        ctypes.memmove(self._request, packed, len(packed))
+        poke(self._request, request.pack())
 
     def page(self) -> list[int]:
         """The ids that it got."""

@@ -9,13 +9,12 @@ import pytest
 from nslib import NS, PidfdGet, errno_of, id_of, ioctl, owned, peek, pid_in_proc, poke
 from nslib.newcomers import Newcomers, left
 from nslib.races import Explore
-from nslib.shots import EXIT, SYS_IOCTL, SYS_PIDFD_OPEN, SYS_WAITID, Call, enter
+from nslib.shots import EXIT, SYS_IOCTL, SYS_PIDFD_OPEN, SYS_WAITID, WAIT_FOR_CHILD, Call, enter
 from nslib.stage import Stage
 
 pytestmark = pytest.mark.needs("user_ns", "uts_ns")
 
 DEPTH = 2
-WAIT = Call(SYS_WAITID, (os.P_ALL, 0, 0, os.WEXITED))
 WAIT_FOR_ZOMBIE = Call(SYS_WAITID, (os.P_ALL, 0, 0, os.WEXITED | os.WNOWAIT))
 
 # struct pidfd_info up to the pid, and its first size (include/uapi/linux/pidfd.h, Linux 6.13).
@@ -57,7 +56,7 @@ def test_namespace_of_a_task_that_exits(which: PidfdGet, stage: Stage, explore: 
 @pytest.mark.budget("race", 0.015)
 def test_pidfd_of_a_task_that_is_reaped(stage: Stage, explore: Explore) -> None:
     target = stage.actor([EXIT], far=True)
-    parent = stage.actor([target.making, WAIT_FOR_ZOMBIE], WAIT, far=True)
+    parent = stage.actor([target.making, WAIT_FOR_ZOMBIE], WAIT_FOR_CHILD, far=True)
     opener = stage.actor([], Call(SYS_PIDFD_OPEN, (0, 0)))
 
     def attempt() -> str:
@@ -79,7 +78,7 @@ def test_pidfd_of_a_task_that_is_reaped(stage: Stage, explore: Explore) -> None:
 @pytest.mark.budget("race", 0.015)
 def test_info_of_a_task_that_is_reaped(stage: Stage, explore: Explore) -> None:
     target = stage.actor([EXIT], far=True)
-    parent = stage.actor([target.making, WAIT_FOR_ZOMBIE], WAIT, far=True)
+    parent = stage.actor([target.making, WAIT_FOR_ZOMBIE], WAIT_FOR_CHILD, far=True)
     info = stage.arena.take(PIDFD_INFO_SIZE)
     asker = stage.actor([], Call(SYS_IOCTL, (0, PIDFD_GET_INFO, info)))
     with owned(os.pidfd_open(os.getpid())) as own:

@@ -14,7 +14,7 @@ DEPTH = 2
 
 
 @pytest.mark.behaviour("ACT-04", "ACT-47", "ACT-49")
-@pytest.mark.budget("race", 0.03)
+@pytest.mark.budget("race", 0.025)
 def test_process_exits(stage: Stage, explore: Explore) -> None:
     if not stage.spins:
         pytest.skip("needs two CPUs, of x86-64")
