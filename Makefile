@@ -18,6 +18,7 @@ test-slow: setup
 
 bench: setup
 	.venv/bin/python -m bench
+	.venv/bin/python -m bench.races
 
 # Quick when nothing is missing.
 setup:

@@ -18,7 +18,7 @@ Observe = Callable[[str, object], None]
 
 _SUITES = Path(__file__).parent
 # Its name is no test file's, so that it is collected only where it is wanted.
-pytest.register_assert_rewrite("oracle")
+pytest.register_assert_rewrite("oracle", "nslib.exiting")
 
 
 @cache

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Processes that share memory with the test: idle ones, and those that leave when told."""
+"""Processes that share memory with the test and do nothing."""
 
 import errno
 import os
-import signal
 
 import pytest
 from nslib import CLONE_FS, NS, Idle, Task, errno_of_joining, ns_name, ns_names
-from nslib.racing import Edge, Leaver
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")
 
@@ -48,35 +46,3 @@ class TestIdle:
             assert ns_name(NS.UTS, joiner.pid) == ns_name(NS.UTS, child.pid)
             child.reap()
             assert errno_of_joining(joiner, child) == errno.ESRCH
-
-
-@needs_root
-class TestLeaver:
-    def test_leaves_when_told(self) -> None:
-        processors = os.sched_getaffinity(0)
-        with Leaver(NS.UTS, delay=10) as child:
-            assert ns_name(NS.UTS, child.pid) != ns_name(NS.UTS)
-            assert os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED | os.WNOHANG) is None
-            child.leave()
-            ended = child.wait()
-        assert ended is not None
-        assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
-        assert os.sched_getaffinity(0) == processors
-
-    def test_can_be_killed(self) -> None:
-        with Leaver() as child:
-            child.kill()
-            ended = child.wait()
-        assert ended is not None
-        assert ended.si_status == signal.SIGKILL
-
-
-class TestEdge:
-    @pytest.mark.parametrize("place", [0, 130, 47_000])
-    def test_stays_about_the_place(self, place: int) -> None:
-        edge = Edge()
-        seen = []
-        for _ in range(80):
-            seen.append(edge.delay)
-            edge.move(later=edge.delay < place)
-        assert all(abs(delay - place) <= 200 for delay in seen[-30:])

@@ -3,6 +3,9 @@
 
 import os
 import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from .waiting import scaled
@@ -29,3 +32,13 @@ def collect(pidfd: int, *, reap: bool = True) -> ExitStatus:
     if result is None:
         raise ChildProcessError(f"the child behind pidfd {pidfd} has not ended")
     return ExitStatus(result.si_code, result.si_status)
+
+
+@contextmanager
+def autoreaping() -> Iterator[None]:
+    """For the block, the kernel reaps the children of the calling process."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Processes that do nothing: a namespace needs a member, and races need many of them.
+"""Processes that do nothing: a namespace needs a member.
 
 They cost a twentieth of a Task, since they share the memory of their creator.
 """
@@ -19,6 +19,7 @@ CLONE_FILES = 0x400
 CLONE_SIGHAND = 0x800
 CLONE_THREAD = 0x10000
 CLONE_SYSVSEM = 0x40000
+CLONE_CLEAR_SIGHAND = 0x100000000
 
 _STACK_SIZE = 16384
 _WALL = 0x40000000  # Whatever the exit signal: `flags` can hold another than SIGCHLD.
@@ -34,20 +35,16 @@ class Idle:
     that it holds none open; it outlives a creator that is killed.
     """
 
-    def __init__(self, flags: int = 0, *, entry: int | None = None, argument: int = 0) -> None:
-        """Make the child; `pid` is its number in the caller's pid namespace.
-
-        In place of waiting it can run the machine code at address `entry`, as a C function that
-        gets `argument`.
-        """
+    def __init__(self, flags: int = 0) -> None:
+        """Make the child; `pid` is its number in the caller's pid namespace."""
         self._stack = ctypes.create_string_buffer(_STACK_SIZE)
         top = ctypes.addressof(self._stack) + _STACK_SIZE & ~15
         pidfd = ctypes.c_int(-1)
         self.pid = _libc.clone(
-            _libc.pause if entry is None else ctypes.c_void_p(entry),
+            _libc.pause,
             ctypes.c_void_p(top),
             ctypes.c_int(ctypes.c_int(flags | _ALWAYS).value),
-            ctypes.c_void_p(argument),
+            None,
             ctypes.byref(pidfd),
         )
         if self.pid == -1:

@@ -25,15 +25,14 @@ from .forking import (
     pids_by_level,
     status_field,
 )
+from .idling import CLONE_CLEAR_SIGHAND, CLONE_VM
 from .ids import owned
 from .memory import PAGE_SIZE, poke
 from .namespaces import NS
 from .syscalls import mmap_anonymous, mprotect
 from .waiting import wait_until
 
-_CLONE_VM = 0x100  # include/uapi/linux/sched.h, as all of this block
-CLONE_PARENT = 0x8000
-_CLONE_CLEAR_SIGHAND = 0x100000000
+CLONE_PARENT = 0x8000  # include/uapi/linux/sched.h
 
 _PROT_READ_EXEC = 5  # include/uapi/asm-generic/mman-common.h
 _END_SECONDS = 3.0
@@ -81,7 +80,7 @@ def clone_sleeper(
     that made it ends. Threads that share `missing`, their number, make the system call at once.
     """
     missing = missing or ctypes.c_int(1)
-    args.flags |= _CLONE_VM | _CLONE_CLEAR_SIGHAND
+    args.flags |= CLONE_VM | CLONE_CLEAR_SIGHAND
     others = ctypes.addressof(missing)
     result = int(_clone()(ctypes.addressof(args), ctypes.sizeof(args), death_signal, others))
     if result < 0:
