@@ -22,16 +22,17 @@ _CODE = bytes.fromhex(
 )
 
 
-def _elf() -> bytes:
+def elf(code: bytes) -> bytes:
+    """An executable that runs machine code which is not written to, and neither has a stack."""
     start = _EHDR.size + _PHDR.size
-    size = start + len(_CODE)
+    size = start + len(code)
     header = (_IDENT, _EXEC, _X86_64, 1, _BASE + start, _EHDR.size, 0, 0)
     sizes = (_EHDR.size, _PHDR.size, 1, 0, 0, 0)
     segment = _PHDR.pack(_LOAD, _READ_EXECUTE, 0, _BASE, _BASE, size, size, 0x1000)
-    return _EHDR.pack(*header, *sizes) + segment + _CODE
+    return _EHDR.pack(*header, *sizes) + segment + code
 
 
-PROGRAM = _elf()
+PROGRAM = elf(_CODE)
 """An executable that writes one byte to fd 1 and then waits for a signal."""
 
 
