@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.machinery import SourcelessFileLoader
@@ -144,6 +145,36 @@ class TestInterpreter:
         top = interpreter.GUEST_PACKAGES
         for module in ("pytest/__init__", "_pytest/main", "pluggy/__init__", "iniconfig/__init__"):
             assert f"{top}/{module}.pyc" in files
+
+    def test_hypothesis(self, files: dict[str, Entry]) -> None:
+        top = interpreter.GUEST_PACKAGES
+        for module in ("hypothesis/__init__", "hypothesis/core", "sortedcontainers/__init__"):
+            assert f"{top}/{module}.pyc" in files
+        native = [name for name in files if name.startswith(f"{top}/hypothesis/_native.")]
+        assert [files[name].data[:4] for name in native] == [b"\x7fELF"]
+        for module in ("hypothesis/extra", "_hypothesis_pytestplugin"):
+            assert not [name for name in files if name.startswith(f"{top}/{module}")]
+
+    def test_hypothesis_finds_what_it_imports(
+        self, files: dict[str, Entry], tmp_path: Path
+    ) -> None:
+        """By an interpreter that has nothing but the image's modules."""
+        for name, entry in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(entry.data)
+        stdlib = str(Path(os.__file__).parent).lstrip("/")
+        folders = (stdlib, f"{stdlib}/lib-dynload", interpreter.GUEST_PACKAGES)
+        program = "from hypothesis import find, strategies as s; print(find(s.integers(5), bool))"
+        code = f"import sys; sys.path[:] = {[str(tmp_path / one) for one in folders]}; {program}"
+        done = subprocess.run(
+            [sys.executable, "-SEs", "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.returncode) == ("5\n", 0), done.stderr
 
     def test_trimmed(self, files: dict[str, Entry]) -> None:
         assert sum(len(entry.data) for entry in files.values()) < 40 << 20

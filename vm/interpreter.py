@@ -42,7 +42,19 @@ _EXTENSIONS_LEFT_OUT = (
     "nis ossaudiodev pyexpat readline xxlimited"
 ).split()
 # But for Pygments, which pytest wants as well: whoever runs it in the guest has to do without.
-_DISTRIBUTIONS = ("pytest", "pluggy", "iniconfig", "packaging")
+# hypothesis is loaded by the tests that explore only.
+_DISTRIBUTIONS = (
+    *("pytest", "pluggy", "iniconfig", "packaging"),
+    *("hypothesis", "sortedcontainers"),
+)
+# What hypothesis has for other libraries, and for pytest, whose plugin is not for a guest.
+_FOR_OTHERS = frozenset(("hypothesis/extra", "_hypothesis_pytestplugin.py"))
+# Modules of the standard library that are large, and neither a test's nor hypothesis' business.
+_LARGE = frozenset(
+    "_pyio aifc asynchat asyncore cgi cgitb doctest ftplib imaplib mailbox mailcap modulefinder "
+    "multiprocessing nntplib optparse pdb pickletools plistlib poplib profile pstats pyclbr pydoc "
+    "smtpd smtplib ssl sunau tarfile telnetlib trace turtle wave webbrowser zipapp".split()
+)
 
 
 def fingerprint() -> str:
@@ -61,17 +73,22 @@ def executable() -> Path:
 
 
 def guest_files() -> dict[str, Entry]:
-    """Return interpreter, libraries, standard library and pytest as guest path → entry."""
-    elf = [executable(), *_extensions()]
+    """Return interpreter, libraries, standard library, pytest and hypothesis as guest path →
+    entry."""
+    elf = {path: _inside(path) for path in (executable(), *_extensions())}
+    for package in _packages():
+        for path in package.rglob("*.so"):
+            elf[path] = f"{GUEST_PACKAGES}/{path.relative_to(package.parent)}"
     with tempfile.TemporaryDirectory(prefix="nsconform-") as scratch:
         strip = _Stripper(Path(scratch))
-        files = {_inside(path): Entry(strip(path), 0o755) for path in elf}
+        files = {inside: Entry(strip(path), 0o755) for path, inside in elf.items()}
         files |= {_inside(path): Entry(strip(path), 0o755) for path in shared_libraries(elf)}
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     files |= _modules(stdlib, _inside(stdlib), optimize=2)
     for package in _packages():
         files |= _modules(package, f"{GUEST_PACKAGES}/{package.name}", optimize=0)
-    return files
+    outside = tuple(f"{GUEST_PACKAGES}/{name}" for name in _FOR_OTHERS)
+    return {path: entry for path, entry in files.items() if not path.startswith(outside)}
 
 
 def compiled(source: Path, guest_path: str, *, optimize: int) -> bytes:
@@ -145,6 +162,8 @@ def _is_wanted(relative: Path) -> bool:
     if relative.parts[0] == "encodings":
         return relative.stem in _ENCODINGS
     folders = relative.parts[:-1]
+    if Path(relative.parts[0]).stem in _LARGE:
+        return False
     return not _LEFT_OUT.intersection(folders) and not relative.parts[0].startswith("config-")
 
 
