@@ -28,7 +28,7 @@ from nslib.model.listings import (
     page,
 )
 from nslib.model.operations import Operation
-from nslib.model.phrases import leave_file, revive
+from nslib.model.phrases import leave_file, look_past, revive
 from nslib.model.plays import Play, Player
 from nslib.model.powers import is_capable, may_access, sees_all
 from nslib.model.queries import CURRENT_OWNER, NO_OWNER, START
@@ -387,6 +387,13 @@ class TestRules:
         named = {name for one in rules if isinstance(one, Rule) for name in one.behaviours}
         assert len(named) > 20
         assert named <= load().keys()
+
+
+def test_phrase_looks_past_what_is_inactive() -> None:
+    last = foretell(look_past(NS.USER, 0))[-1]
+    assert last.line == "listns(types all, owner any, cursor net9 - 1, nr 100) by t0"
+    assert last.active == ("user10", "uts11", "ipc12")
+    assert last.page == Page((20, 21, 22))
 
 
 def test_nothing_but_the_search_loads_hypothesis() -> None:

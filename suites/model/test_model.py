@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from nslib.model.campaigns import Campaign
-from nslib.model.phrases import descend, leave_file, leave_socket, revive
+from nslib.model.phrases import descend, leave_file, leave_socket, look_past, revive
 from nslib.model.repertoire import (
     BecomeNobody,
     Bind,
@@ -48,8 +48,11 @@ LIFETIMES = Campaign(
     }
 )  # fmt: skip
 CURSORS = Campaign(
-    {Clone: 3, Unshare: 2, Exit: 3, Reap: 3, Close: 1, List: 12, leave_file: 2, leave_socket: 2}
-)
+    {
+        Clone: 3, Unshare: 2, Exit: 3, Reap: 3, Close: 1, List: 12, leave_file: 2, leave_socket: 1,
+        look_past: 2,
+    }
+)  # fmt: skip
 CALLERS = Campaign(
     {
         Clone: 4, Unshare: 3, Drop: 2, BecomeNobody: 2, Setns: 1, Join: 2, Open: 1, List: 8,

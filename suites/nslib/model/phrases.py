@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ..namespaces import LINKS, NS
 from .descriptors import MakeSocket, Open, Receive, Send, SocketNs
 from .operations import Clone, Exit, Operation, Reap
+from .queries import List
 
 Phrase = Callable[[NS, int], list[Operation]]
 _NEWEST = -1
@@ -23,6 +24,16 @@ def leave_socket(kinds: NS, maker: int) -> list[Operation]:
         Receive(0),
         Exit(_NEWEST),
         Reap(_NEWEST),
+    ]
+
+
+def look_past(kinds: NS, maker: int) -> list[Operation]:
+    """A list begins right in front of such a namespace, which is inactive; three behind it are
+    not. -4 is the fourth namespace from the end, as it is none of the special cursors."""
+    return [
+        *leave_socket(kinds & ~NS.TIME, maker),
+        Clone(0, NS.USER | NS.UTS | NS.IPC),
+        List(0, cursor=-4, lower=1),
     ]
 
 
