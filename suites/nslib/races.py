@@ -17,6 +17,7 @@ from .budgets import seed
 from .stage import Stage
 from .windows import Search, band
 
+_LEAST = 25
 # One in so many attempts is made without a lead.
 _FIXED_EACH = 10
 # Ticks of the TSC in a turn of an actor's delay: the median of the last attempts that had a lead
@@ -92,9 +93,10 @@ class Campaign:
         self._began = self._ended = time.monotonic()
 
     def run(self, attempt: Callable[[], str], seconds: float) -> None:
-        """Make attempts for so long; `attempt` performs one and returns its outcome."""
+        """Make attempts for so long, and some in any case; `attempt` performs one and returns its
+        outcome."""
         self._began = self._ended = time.monotonic()
-        while self._ended < self._began + seconds:
+        while self._ended < self._began + seconds or self._outcomes.total() < _LEAST:
             if self._outcomes.total() % _FIXED_EACH == _FIXED_EACH - 1:
                 self._stage.lead = 0
                 self._perform(attempt)
