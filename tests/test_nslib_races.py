@@ -30,12 +30,19 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make na
 BAD_FD = 10**6
 
 
-def searched(place: float, noise: float, attempts: int) -> tuple[Search, list[int]]:
-    """A search for a flip at a lead, which noise moves about; and the leads that it tried."""
+def searched(
+    place: float, noise: float, attempts: int, *, strays: float = 0.0
+) -> tuple[Search, list[int]]:
+    """A search for a flip at a lead, which noise moves about; and the leads that it tried.
+
+    That of `strays` of the attempts becomes quite another one.
+    """
     chance = random.Random(2)  # noqa: S311 - noise, no secret
     search, leads = Search(seed=1), list[int]()
     for _ in range(attempts):
         leads.append(lead := search.lead())
+        if chance.random() < strays:
+            lead += round(chance.uniform(-1e6, 1e6))
         search.learn(lead, lead < place + chance.gauss(0, noise))
     return search, leads
 
@@ -46,9 +53,15 @@ class TestSearch:
     def test_finds_the_flip(self, place: int, noise: int) -> None:
         search, leads = searched(place, noise, 300)
         assert search.sampling
-        assert abs(search.flip - place) < 4 * noise + 200
-        near = [lead for lead in leads[100:] if abs(lead - place) < 4 * noise + 400]
+        assert abs(search.flip - place) < 4 * noise + 400
+        near = [lead for lead in leads[100:] if abs(lead - place) < 4 * noise + 800]
         assert len(near) > 100
+
+    @pytest.mark.parametrize("strays", [0.1, 0.5])
+    def test_strays_do_not_mislead(self, strays: float) -> None:
+        search, leads = searched(-9000, 500, 400, strays=strays)
+        assert abs(search.flip + 9000) < 2500
+        assert sum(abs(lead + 9000) < 4000 for lead in leads[200:]) > 100
 
     def test_width_is_that_of_the_noise(self) -> None:
         widths = [searched(5000, noise, 600)[0].width for noise in (20, 500, 10_000)]

@@ -7,17 +7,24 @@ one call while the other takes effect.
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Protocol
 
 from .budgets import seed
 from .stage import Stage
 from .windows import Search, band
 
-# So many attempts are made for one without a lead.
+_LEAST = 25
+# One in so many attempts is made without a lead.
 _FIXED_EACH = 10
+# Ticks of the TSC in a turn of an actor's delay: the median of the last attempts that had a lead
+# worth the name.
+_RATIOS = 15
+_LONG_LEAD = 1000
+_LEAST_RATIO = 0.1
 _ACTORS = {
     True: "on two CPUs, released by a spin barrier",
     False: "without a barrier: one sleeps for the lead, and takes the CPU when it wakes up",
@@ -81,13 +88,15 @@ class Campaign:
         self._outcomes: Counter[str] = Counter()
         self._samples: list[tuple[float, bool]] = []
         self._fixed: list[float] = []
+        self._ratios: deque[float] = deque([1.0], maxlen=_RATIOS)
         self._overlapped = 0
         self._began = self._ended = time.monotonic()
 
     def run(self, attempt: Callable[[], str], seconds: float) -> None:
-        """Make attempts for so long; `attempt` performs one and returns its outcome."""
+        """Make attempts for so long, and some in any case; `attempt` performs one and returns its
+        outcome."""
         self._began = self._ended = time.monotonic()
-        while self._ended < self._began + seconds:
+        while self._ended < self._began + seconds or self._outcomes.total() < _LEAST:
             if self._outcomes.total() % _FIXED_EACH == _FIXED_EACH - 1:
                 self._stage.lead = 0
                 self._perform(attempt)
@@ -116,12 +125,16 @@ class Campaign:
         )
 
     def _explore(self, attempt: Callable[[], str]) -> None:
-        stage = self._stage
-        stage.lead = self._search.lead()
+        stage, wanted = self._stage, self._search.lead()
+        stage.lead = round(wanted / median(self._ratios))
         early = self._perform(attempt) in self._early
-        self._search.learn(stage.lead, early)
-        if timing := stage.timing:
-            self._samples.append((timing.offset, early))
+        if not (timing := stage.timing):
+            self._search.learn(wanted, early)
+            return
+        self._search.learn(timing.offset, early)
+        self._samples.append((timing.offset, early))
+        if abs(stage.lead) > _LONG_LEAD:
+            self._ratios.append(max(timing.offset / stage.lead, _LEAST_RATIO))
 
     def _perform(self, attempt: Callable[[], str]) -> str:
         outcome = attempt()

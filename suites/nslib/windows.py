@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 _FIRST_STEP = 2000.0
 _FIRST_WIDTH = 1000.0
-_LEAST_WIDTH = 50.0
+_LEAST_WIDTH = 200.0
 _MEMORY = 64
 _REVIEW = 16  # attempts between two estimates of the width
 _GAIN = 0.1
 _STREAK = 16  # so many equal outcomes mean that the flip has gone elsewhere
 _LIMIT = 1e8
+# A lead so many times farther away than was asked for says nothing about the flip.
+_FAR = 20
 # How far around the flip, in widths: a bug's window may lie beside it, or be wider.
 _SPREADS = (1, 1, 1, 1, 1, 4, 4, 16)
 
@@ -23,7 +25,8 @@ class Search:
 
     The lead is how much later one side acts, in any unit; an outcome is early when that side
     should have acted later. Stochastic approximation: each outcome moves the centre a little
-    towards the other one, so that it stays where both are equally frequent.
+    towards the other one, so that it stays where both are equally frequent. What counts is the
+    lead that an attempt had: on a busy machine that is often not the one that was proposed.
     """
 
     def __init__(self, seed: int) -> None:
@@ -49,7 +52,9 @@ class Search:
         return round(self.flip + self._random.uniform(-spread, spread))
 
     def learn(self, lead: float, early: bool) -> None:
-        """Take in what came of an attempt."""
+        """Take in what came of an attempt, and the lead that it had."""
+        if abs(lead - self.flip) > _FAR * max(self.width, self._step):
+            return
         self._streak = self._streak + 1 if early == self._last else 1
         if not self.sampling:
             self._stepped(early)
@@ -69,7 +74,7 @@ class Search:
         self._recent.append((lead, early))
         self._count += 1
         if self._streak >= _STREAK:
-            self._step, self._bracketed, self._last = 4 * self.width, False, None
+            self._step, self._bracketed, self._last = 16 * self.width, False, None
             self._streak = 0
         elif self._count % _REVIEW == 0:
             seen = overlap(self._recent)

@@ -12,8 +12,6 @@ from nslib.races import Campaign, Explore
 from nslib.stage import Stage
 
 _LIMIT = "user/max_user_namespaces"
-# Those that have just ended count until a kernel worker has freed them.
-_SLACK = 5
 
 
 @pytest.fixture
@@ -26,7 +24,8 @@ def stage() -> Iterator[Stage]:
 @contextmanager
 def _nothing_leaks() -> Iterator[None]:
     """A namespace that is not freed keeps its owner, which counts: afterwards there must be room
-    for another user namespace within a limit that was wide enough before.
+    for another user namespace within a limit that was wide enough before; soon, as those that have
+    just ended count until a kernel worker has freed them.
 
     Not looked at by a root without CAP_SYS_RESOURCE, as of a container.
     """
@@ -38,7 +37,7 @@ def _nothing_leaks() -> Iterator[None]:
         enough = next(2**n for n in range(31) if _has_room(2**n))
         set_sysctl(_LIMIT, before)
         yield
-        wait_until(lambda: _has_room(enough + _SLACK), "end of all user namespaces")
+        wait_until(lambda: _has_room(enough), "end of all user namespaces")
     finally:
         set_sysctl(_LIMIT, before)
 

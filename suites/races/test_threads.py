@@ -2,8 +2,8 @@
 """unshare(2) in a thread while its process exits: what it makes then ends with the process."""
 
 import pytest
-from nslib import CLONE_SIGHAND, CLONE_THREAD, NS, hold, list_all, release
-from nslib.newcomers import left_at_last
+from nslib import CLONE_SIGHAND, CLONE_THREAD, NS, hold, release
+from nslib.newcomers import left_at_last, since
 from nslib.races import Explore
 from nslib.shots import EXIT, SYS_UNSHARE, Call, enter
 from nslib.stage import Stage
@@ -29,7 +29,7 @@ def test_process_exits(stage: Stage, explore: Explore) -> None:
         stage.race_inside(process, thread)
         process.reap()
         # The last thread reaps itself, and may be at it still when its process has been reaped.
-        assert left_at_last(list_all(cursor=before), []) == []
+        assert left_at_last(since(before), []) == []
         # Who is killed does not say whether the call took effect; but ids are not used again.
         made = _next_id() - before - 1 - (DEPTH + 1)
         assert made in (0, 2)
