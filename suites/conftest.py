@@ -90,7 +90,7 @@ def observe(request: pytest.FixtureRequest) -> Observe:
     """Record a value that the test saw (anything that JSON holds), for comparing kernels."""
 
     def record(name: str, value: object) -> None:
-        json.dumps(value)
-        request.node.user_properties.append((name, value))
+        # What JSON makes of it is what others see: a Counter, for one, is a dictionary there.
+        request.node.user_properties.append((name, json.loads(json.dumps(value))))
 
     return record

@@ -193,7 +193,12 @@ class TestCampaign:
         processors = os.sched_getaffinity(0)
         with Stage() as stage:
             campaign = Campaign(stage, early=["first"])
-            campaign.run(self.closing(stage), 0.5)
+            attempt = self.closing(stage)
+            campaign.run(attempt, 0.5)
+            # A busy machine may take much longer to find the window.
+            for _ in range(60):
+                if not campaign.report().reached:
+                    campaign.run(attempt, 0.5)
             report = campaign.report()
         assert stage.spins != one_cpu
         assert report.reached

@@ -51,9 +51,9 @@ _DISTRIBUTIONS = (
 _FOR_OTHERS = frozenset(("hypothesis/extra", "_hypothesis_pytestplugin.py"))
 # Modules of the standard library that are large, and neither a test's nor hypothesis' business.
 _LARGE = frozenset(
-    "_pyio aifc asynchat asyncore cgi cgitb doctest ftplib imaplib mailbox mailcap modulefinder "
-    "multiprocessing nntplib optparse pdb pickletools plistlib poplib profile pstats pyclbr pydoc "
-    "smtpd smtplib ssl sunau tarfile telnetlib trace turtle wave webbrowser zipapp".split()
+    "_pyio aifc asynchat asyncore cgi cgitb ftplib imaplib mailbox mailcap modulefinder nntplib "
+    "optparse pickletools plistlib poplib pstats pyclbr pydoc smtpd smtplib ssl sunau tarfile "
+    "telnetlib turtle wave webbrowser zipapp".split()
 )
 
 
