@@ -53,7 +53,7 @@ class Search:
 
     def learn(self, lead: float, early: bool) -> None:
         """Take in what came of an attempt, and the lead that it had."""
-        if abs(lead - self.flip) > _FAR * max(self.width, self._step):
+        if self.sampling and abs(lead - self.flip) > _FAR * self.width:
             return
         self._streak = self._streak + 1 if early == self._last else 1
         if not self.sampling:
