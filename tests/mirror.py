@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from nslib import LINKS, NS
 from nslib.model import plays
 from nslib.model.calls import Answer
+from nslib.model.descriptors import Open
 from nslib.model.lifetimes import active
 from nslib.model.listings import Page, Request, page
 from nslib.model.operations import Operation
@@ -88,3 +90,8 @@ class Mirror:
         """Have plays ask it in place of the kernel."""
         for name in ("perform", "list_by_observer", "opens_for_observer", "list_page"):
             monkeypatch.setattr(plays, name, getattr(self, name))
+
+
+def open_link(task: int, target: int, kind: NS) -> Open:
+    """Open a namespace of a task."""
+    return Open(task, target, LINKS.index(kind.link))
