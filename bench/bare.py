@@ -7,12 +7,11 @@ guests start sooner is part of what is measured, and is not here.
 
 import struct
 import subprocess
-import sysconfig
 import time
 from pathlib import Path
 
 from vm import cpio, qemu
-from vm.command import environment
+from vm.command import environment, virtme_run
 from vm.cpio import Entry
 
 # reboot(LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_POWER_OFF), system call 169
@@ -37,8 +36,7 @@ def seconds_to_boot(kernel: Path, folder: Path) -> float:
     program = qemu.find().path
     # fmt: off
     argv = [
-        str(Path(sysconfig.get_path("scripts")) / "virtme-run"),
-        "--kimg", str(kernel), "--mods", "none", "--root", str(root),
+        virtme_run(), "--kimg", str(kernel), "--mods", "none", "--root", str(root),
         "--disable-kvm", "--disable-microvm", "--qemu-bin", str(program),
         "--memory", "1G", "--cpus", "2", "--show-boot-console", "--kopt", "rdinit=/init",
         "--qemu-opts", "-initrd", str(image),

@@ -96,10 +96,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
                         help="run a failure up to N more times in fresh boots (default 1)")
     parser.add_argument("--timeout-scale", type=_positive, default=1.0, metavar="X",
                         help="multiply deadlines by X, on top of the guest's measured speed")
-    parser.add_argument("--race-seconds", type=_positive, default=60.0, metavar="S",
-                        help="how long all races together may explore (default 60)")
-    parser.add_argument("--model-seconds", type=_positive, default=60.0, metavar="S",
-                        help="how long the comparison with the model may go on (default 60)")
+    parser.add_argument("--race-seconds", type=_positive, metavar="S",
+                        default=Exploration.race_seconds,
+                        help="how long all races together may explore (default %(default).0f)")
+    parser.add_argument("--model-seconds", type=_positive, metavar="S",
+                        default=Exploration.model_seconds,
+                        help="how long the model may be compared (default %(default).0f)")
     parser.add_argument("--seed", type=_at_least(0), default=0, metavar="N",
                         help="seed of what races and model choose by chance (default 0)")
     parser.add_argument("--no-snapshot", dest="snapshot", action="store_false",
@@ -165,9 +167,9 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    request = Request(
-        tuple(arguments.kernels), _selection(arguments), _settings(arguments), arguments.results
-    )
+    exploration = Exploration(arguments.race_seconds, arguments.model_seconds, arguments.seed)
+    settings = replace(_settings(arguments), exploration=exploration)
+    request = Request(tuple(arguments.kernels), _selection(arguments), settings, arguments.results)
     with make_progress(sys.stderr) as progress:
         report = execute(request, progress)
     with _printing():
@@ -227,12 +229,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     given = {
         name: value for name, value in vars(arguments).items() if name in Settings.__annotations__
     }
-    given["append"] = tuple(arguments.append)
-    if "seed" in arguments:
-        given["exploration"] = Exploration(
-            arguments.race_seconds, arguments.model_seconds, arguments.seed
-        )
-    return replace(Settings(), **given)
+    return replace(Settings(), **given | {"append": tuple(arguments.append)})
 
 
 def _kind(name: str) -> Kind:

@@ -86,3 +86,12 @@ def test_code_of_suites(
 def test_nothing_is_recorded_where_nobody_asked() -> None:
     assert generated.guest_files([])["nsconform/generated"].data == marshal.dumps({})
     assert not hasattr(dataclasses, "exec")
+
+
+def test_folder_of_the_user_has_no_part_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.joinpath("vm").mkdir()
+    tmp_path.joinpath("vm/__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    assert generated.guest_files([])

@@ -51,9 +51,8 @@ def read(image: Path) -> BzImage:
 
 
 def _parse(image: Path, head: bytes, size: int) -> BzImage:
-    sectors = head[_SETUP_SECTS] or 4  # boot.rst: 0 means 4
     (paragraphs,) = struct.unpack_from("<I", head, _SYSSIZE)
-    if size < (whole := (sectors + 1) * _SECTOR + paragraphs * 16):
+    if size < (whole := setup_size(head) + paragraphs * 16):
         raise ConfigError(f"{image} is cut off: {size} bytes of {whole}; fetch or build it again")
     (flags,) = struct.unpack_from("<H", head, _XLOADFLAGS)
     if not flags & _XLF_KERNEL_64:
@@ -64,6 +63,12 @@ def _parse(image: Path, head: bytes, size: int) -> BzImage:
     if not words:
         raise ConfigError(f"{image} does not tell its release; it is not an intact bzImage")
     return BzImage(words[0], "x86_64")
+
+
+def setup_size(head: bytes) -> int:
+    """Return how many bytes there are in front of the part that runs in protected mode."""
+    sectors = head[_SETUP_SECTS] or 4  # boot.rst: 0 means 4
+    return (sectors + 1) * _SECTOR
 
 
 def _other_kind(head: bytes) -> str:

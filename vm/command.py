@@ -67,7 +67,7 @@ def command(spec: MachineSpec, files: Descriptors, *, resume: bool = False) -> l
     empty = str(cache_dir("empty"))
     # fmt: off
     return [
-        str(Path(sysconfig.get_path("scripts")) / "virtme-run"),
+        virtme_run(),
         "--kimg", str(spec.kernel),
         # Else virtme-run builds an initramfs of its own, which QEMU loads in vain.
         "--mods", "none",
@@ -97,6 +97,11 @@ def command(spec: MachineSpec, files: Descriptors, *, resume: bool = False) -> l
         *(["-incoming", "defer"] if resume else []),
     ]
     # fmt: on
+
+
+def virtme_run() -> str:
+    """Return the path of virtme-run, which is installed with us."""
+    return str(Path(sysconfig.get_path("scripts")) / "virtme-run")
 
 
 def path_of(descriptor: int) -> str:

@@ -11,6 +11,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from types import CodeType
 
 from vm.cpio import Entry
@@ -22,8 +23,10 @@ _GUEST_PATH = "nsconform/generated"
 def guest_files(packages: Iterable[str]) -> dict[str, Entry]:
     """Return the compiled code of all modules of some packages as guest path → entry."""
     argv = [sys.executable, "-m", "vm.generated", *packages]
-    # A process of its own: what is imported here already defines nothing any more.
-    done = subprocess.run(argv, stdout=subprocess.PIPE, check=True)
+    # A process of its own: what is imported here already defines nothing any more. And not in our
+    # user's folder, where Python would look first: it may have a `vm` or `harness` too.
+    top = Path(__file__).parent.parent
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, cwd=top)
     return {_GUEST_PATH: Entry(done.stdout)}
 
 

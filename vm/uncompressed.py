@@ -16,6 +16,7 @@ from typing import Any
 
 from vm.accel import Accel
 from vm.archives import libarchive
+from vm.bzimage import setup_size
 from vm.cache import cache_dir, made_once
 from vm.errors import ConfigError
 from vm.kernels import Kernel
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Documentation/arch/x86/boot.rst: place of the compressed kernel, counted from the end of the
 # setup sectors, and its length, both since protocol 2.08.
-_SETUP_SECTS, _SECTOR, _PAYLOAD = 0x1F1, 512, 0x248
+_PAYLOAD = 0x248
 _LIMIT = 1 << 30
 _GZIP = b"\x1f\x8b"
 # elf(5), for the 64-bit header, program headers and notes.
@@ -65,9 +66,9 @@ def elf_of(image: bytes) -> bytes:
     Raises ConfigError if it is compressed in a way that is not known here, damaged, or without an
     entry for QEMU.
     """
-    setup = ((image[_SETUP_SECTS] or 4) + 1) * _SECTOR
-    start, length = struct.unpack_from("<II", image, _PAYLOAD)
-    elf = _inflated(image[setup + start : setup + start + length])
+    offset, length = struct.unpack_from("<II", image, _PAYLOAD)
+    start = setup_size(image) + offset
+    elf = _inflated(image[start : start + length])
     if not has_pvh_entry(elf):
         raise ConfigError("it has no PVH entry (CONFIG_PVH)")
     return elf
