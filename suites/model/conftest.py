@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 import pytest
 from nslib.budgets import seed
-from nslib.model.campaigns import Campaign
+from nslib.model.campaigns import Campaign, Explore
 from nslib.model.places import PLACES
 from nslib.model.records import recorded
 from nslib.model.stage import stage
-
-Explore = Callable[[Campaign], None]
 
 
 @pytest.fixture

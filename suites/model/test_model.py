@@ -4,10 +4,8 @@
 hypothesis chooses them, and shrinks one after which the two disagree.
 """
 
-from collections.abc import Callable
-
 import pytest
-from nslib.model.campaigns import Campaign
+from nslib.model.campaigns import Campaign, Explore
 from nslib.model.phrases import descend, leave_file, leave_socket, look_past, revive
 from nslib.model.repertoire import (
     BecomeNobody,
@@ -31,8 +29,6 @@ from nslib.model.repertoire import (
     Unmount,
     Unshare,
 )  # fmt: skip
-
-Explore = Callable[[Campaign], None]
 
 pytestmark = [
     pytest.mark.needs("active_refs", "id_handles", "unprivileged_userns"),

@@ -20,6 +20,7 @@ from .exits import ExitStatus
 from .features import FEATURES, configured_mask, configured_types, has_feature, probe_all
 from .forking import (
     CLONE_AUTOREAP,
+    CLONE_PARENT,
     CLONE_PIDFD,
     CloneArgs,
     end_child,
@@ -153,7 +154,6 @@ from .programs import (
 )
 from .serving import RemoteError
 from .sleeping import (
-    CLONE_PARENT,
     Sleeper,
     clone_sleeper,
     settled_state,

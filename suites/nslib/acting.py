@@ -17,11 +17,11 @@ from contextlib import suppress
 from typing import NoReturn
 
 from .forking import CloneArgs, fork_with, idle
+from .futexes import wake
 from .idling import CLONE_CLEAR_SIGHAND, CLONE_VM
-from .shots import STEP_SIZE, SYS_FUTEX, Act, Arena, State, Step
+from .shots import STEP_SIZE, Act, Arena, State, Step
 from .syscalls import syscall
 
-FUTEX_WAKE = 1
 _ACTORS = 2
 
 
@@ -93,7 +93,7 @@ def _perform(address: int, meeting: Meeting) -> NoReturn:
         if step.act & Act.LAST:
             break
     state.over = 1
-    syscall(SYS_FUTEX, address + State.over.offset, FUTEX_WAKE, 1)
+    wake(address + State.over.offset)
     idle()
 
 

@@ -17,13 +17,13 @@ from . import acting
 from .acting import Meeting
 from .exits import has_ended
 from .forking import CLONE_PIDFD, CloneArgs, pid_in_proc
+from .futexes import wait_while
 from .idling import CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_THREAD, CLONE_VM
-from .memory import PAGE_SIZE, poke
-from .shots import SYS_FUTEX, Act, Arena, Call, Program, State, Step
-from .syscalls import SYS_CLONE3, mmap_anonymous, mprotect
+from .memory import executable
+from .shots import Act, Arena, Call, Program, State, Step
+from .syscalls import SYS_CLONE3
 from .waiting import scaled
 
-_PROT_READ_EXEC = 5  # include/uapi/asm-generic/mman-common.h
 _SECONDS = 5.0
 
 # long f(struct clone_args *rdi, size_t rsi, struct actor *rdx), returns in the creator only. In
@@ -91,16 +91,11 @@ _CODE = bytes.fromhex(
     "0f05"  # syscall
     "ebf7"  # jmp sleep
 )
-_FUTEX_WAIT = 0  # include/uapi/linux/futex.h
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @cache
 def _clone() -> Any:
-    start = poke(mmap_anonymous(PAGE_SIZE), _CODE)
-    mprotect(start, PAGE_SIZE, _PROT_READ_EXEC)
-    pointer = ctypes.c_void_p
+    start, pointer = executable(_CODE), ctypes.c_void_p
     return ctypes.CFUNCTYPE(ctypes.c_long, pointer, ctypes.c_size_t, pointer)(start)
 
 
@@ -188,10 +183,9 @@ class Actor:
             self.wait_ended()
             return
         over = self._address + State.over.offset
-        timeout = (ctypes.c_long * 2)(1, 0)
         deadline = time.monotonic() + self._patience
         while not self._state.over:
-            _libc.syscall(SYS_FUTEX, ctypes.c_void_p(over), _FUTEX_WAIT, 0, timeout)
+            wait_while(over, 0, 1.0)
             if time.monotonic() > deadline:
                 raise TimeoutError(f"an actor is stuck in step {self._state.progress}")
         if self._state.progress < self._program.length:

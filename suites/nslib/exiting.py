@@ -27,15 +27,15 @@ class Joining:
         kinds: NS,
         depth: int = 1,
         *,
-        born_in: NS = NS.NONE,
         last: Sequence[Call] = (),
         killed: bool = False,
         waited: bool = False,
     ) -> None:
-        """The target starts in new namespaces `born_in`, enters the others, and makes the calls
-        `last` there. It exits by itself, or is `killed` by SIGKILL. Its parent is the test, or an
-        actor that has `waited` for its end."""
+        """The target enters new namespaces, and makes the calls `last` there; nobody can enter a
+        pid namespace, so with one among them it starts there. It exits by itself, or is `killed` by
+        SIGKILL. Its parent is the test, or an actor that has `waited` for its end."""
         self._stage = stage
+        born_in = NS.USER | NS.PID if NS.PID in kinds else NS.NONE
         self._made = depth + len(kinds & ~NS.USER)
         self._of_zombie = depth + len(born_in & NS.PID)
         steps = enter(stage.arena, kinds & ~born_in, 0 if born_in else depth)

@@ -15,6 +15,7 @@ from .namespaces import NS
 from .syscalls import clone3
 
 CLONE_PIDFD = 0x1000  # include/uapi/linux/sched.h, as all of this block
+CLONE_PARENT = 0x8000
 CLONE_INTO_CGROUP = 1 << 33
 CLONE_AUTOREAP = 1 << 34
 
@@ -38,6 +39,12 @@ class CloneArgs(ctypes.Structure):
             "cgroup",
         )
     ]
+
+
+def exit_signal(flags: int) -> int:
+    """With what a child that is made with CLONE_* `flags` tells of its end: clone3 refuses a signal
+    with CLONE_PARENT, which takes that of the creator."""
+    return 0 if flags & CLONE_PARENT else signal.SIGCHLD
 
 
 def fork_with(args: CloneArgs) -> int:

@@ -8,7 +8,6 @@ import ctypes
 import os
 import signal
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from .forking import CLONE_PIDFD
@@ -78,12 +77,7 @@ class Idle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             if not self._reaped:
                 self.reap()

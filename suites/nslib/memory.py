@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Memory at known addresses, for calls that must fault at a chosen byte."""
+"""Memory at known addresses: for calls that must fault at a chosen byte, and for machine code."""
 
 import ctypes
 import mmap
@@ -14,7 +14,7 @@ KERNEL_ADDRESS = 0xFFFF800000000000
 """An address in the kernel half of the address space on x86-64: access_ok() refuses it."""
 UNMAPPED_ADDRESS = 0xDEAD000
 """An address in the user half where nothing is mapped: below every mapping of a 64-bit program."""
-_PROT_NONE, _PROT_READ = 0, 1  # include/uapi/asm-generic/mman-common.h
+_PROT_NONE, _PROT_READ, _PROT_READ_EXEC = 0, 1, 5  # include/uapi/asm-generic/mman-common.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,13 @@ def guarded_room(pages: int = 1) -> Iterator[Room]:
         yield Room(start, size)
     finally:
         munmap(start, size + PAGE_SIZE)
+
+
+def executable(code: bytes) -> int:
+    """The address of at most a page of machine code, which stays there."""
+    start = poke(mmap_anonymous(PAGE_SIZE), code)
+    mprotect(start, PAGE_SIZE, _PROT_READ_EXEC)
+    return start
 
 
 def poke(address: int, data: bytes) -> int:

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .exits import has_ended
-from .forking import CloneArgs
+from .forking import CloneArgs, exit_signal
+from .futexes import wait_while, wake
 from .ids import owned
 from .programs import elf
 from .scripts import CALL, CALLS_AT, RESULT_AT, SLOT_SIZE, Script, Sys
-from .syscalls import syscall
 from .waiting import scaled
 
 _ADDRESS, _SIZE, _FD = 0x10000000, 0x40000, 3  # of the shared memory, in every puppet
@@ -28,8 +28,6 @@ _PATIENCE = struct.pack("<qq", 120, 0)  # seconds; then whoever told it what to 
 _PATIENCE_AT = _SIZE - 16
 _TURN, _ORDER = struct.Struct("<I"), struct.Struct("<QQ")
 _IDLE, _TOLD = 0, 1
-_CLONE_PARENT = 0x8000  # include/uapi/linux/sched.h
-_FUTEX, _FUTEX_WAIT, _FUTEX_WAKE = 202, 0, 1  # include/uapi/linux/futex.h
 _ANSWER_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 
@@ -48,8 +46,6 @@ _CODE = bytes.fromhex(
     "41c7042400000000 b8ca000000 4c89e7 be01000000 89f2 0f05"  # done: futex(r12, WAKE, 1)
     "e964ffffff"
 )
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class PuppetEndedError(Exception):
@@ -83,9 +79,7 @@ class Puppet:
         With CLONE_PARENT it is a child of this one's parent.
         """
         child = self._troupe.cast()
-        # clone3 refuses a signal with CLONE_PARENT: it is that of the creator.
-        exit_signal = 0 if flags & _CLONE_PARENT else signal.SIGCHLD
-        args = CloneArgs(flags=flags, exit_signal=exit_signal)
+        args = CloneArgs(flags=flags, exit_signal=exit_signal(flags))
         script = self.script()
         call = [Sys.CLONE3, script.data(bytes(args)), ctypes.sizeof(args), *[0] * 5]
         own = self.address + CALLS_AT + RESULT_AT
@@ -111,11 +105,10 @@ class Puppet:
 
     def await_answer(self) -> None:
         """Return when it has done what it was told; PuppetEndedError if it never will."""
-        address = ctypes.c_ulong(self._troupe.base + self._offset)
-        pause = ctypes.create_string_buffer(struct.pack("<qq", 0, int(_LOOK_SECONDS * 1e9)))
+        address = self._troupe.base + self._offset
         looks = scaled(_ANSWER_SECONDS) / _LOOK_SECONDS
         while self._turn() == _TOLD:
-            _libc.syscall(_FUTEX, address, _FUTEX_WAIT, _TOLD, pause)
+            wait_while(address, _TOLD, _LOOK_SECONDS)
             looks -= 1
             is_hopeless = looks < 0 or (self.pidfd >= 0 and has_ended(self.pidfd))
             if is_hopeless and self._turn() == _TOLD:
@@ -148,7 +141,7 @@ class Puppet:
             CALL.pack_into(memory, start + i * CALL.size, *call)
         _ORDER.pack_into(memory, self._offset + 8, len(calls), child)
         self.write(0, _TURN.pack(_TOLD))
-        syscall(_FUTEX, self._troupe.base + self._offset, _FUTEX_WAKE, 1)
+        wake(self._troupe.base + self._offset)
 
     def _turn(self) -> int:
         return self._troupe.memory[self._offset]

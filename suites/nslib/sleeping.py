@@ -12,13 +12,13 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
-from types import TracebackType
 from typing import Any, Self
 
 from .exits import ExitStatus, collect, has_ended
 from .forking import (
     CLONE_PIDFD,
     CloneArgs,
+    exit_signal,
     fork_into,
     idle,
     pid_in_proc,
@@ -27,14 +27,10 @@ from .forking import (
 )
 from .idling import CLONE_CLEAR_SIGHAND, CLONE_VM
 from .ids import owned
-from .memory import PAGE_SIZE, poke
+from .memory import executable
 from .namespaces import NS
-from .syscalls import mmap_anonymous, mprotect
 from .waiting import wait_until
 
-CLONE_PARENT = 0x8000  # include/uapi/linux/sched.h
-
-_PROT_READ_EXEC = 5  # include/uapi/asm-generic/mman-common.h
 _END_SECONDS = 3.0
 
 # long f(struct clone_args *rdi, size_t rsi, int edx, int *rcx), which returns in the creator only.
@@ -65,9 +61,7 @@ _CODE = bytes.fromhex(
 
 @cache
 def _clone() -> Any:
-    start = poke(mmap_anonymous(PAGE_SIZE), _CODE)
-    mprotect(start, PAGE_SIZE, _PROT_READ_EXEC)
-    pointer = ctypes.c_void_p
+    start, pointer = executable(_CODE), ctypes.c_void_p
     return ctypes.CFUNCTYPE(ctypes.c_long, pointer, ctypes.c_size_t, ctypes.c_int, pointer)(start)
 
 
@@ -103,8 +97,7 @@ def start_sleeper(
     args = CloneArgs(
         flags=flags | CLONE_PIDFD,
         pidfd=ctypes.addressof(pidfd),
-        # clone3 refuses a signal with CLONE_PARENT: it is that of the creator.
-        exit_signal=0 if flags & CLONE_PARENT else signal.SIGCHLD,
+        exit_signal=exit_signal(flags),
         set_tid=ctypes.addressof(tids) if set_tid else 0,
         set_tid_size=len(set_tid),
     )
@@ -204,12 +197,7 @@ class Sleeper:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

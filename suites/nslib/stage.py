@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from .acting import Meeting
@@ -116,12 +115,7 @@ class Stage:
         os.sched_setaffinity(0, {self.near})
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.clear()
         self._meeting.close()
         os.sched_setaffinity(0, self._cpus)

@@ -29,7 +29,7 @@ def test_target_exits(depth: int, stage: Stage, explore: Explore) -> None:
 def test_target_of_every_type_exits(stage: Stage, explore: Explore) -> None:
     # Who shares memory cannot enter a time namespace.
     kinds = configured_mask(NS.TIME)
-    joining = Joining(stage, kinds, born_in=kinds & (NS.USER | NS.PID))
+    joining = Joining(stage, kinds)
     explore(joining.attempt, early=["gone"])
 
 
@@ -37,8 +37,7 @@ def test_target_of_every_type_exits(stage: Stage, explore: Explore) -> None:
 @pytest.mark.budget("race", 0.015)
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_its_parent(kinds: NS, stage: Stage, explore: Explore) -> None:
-    born_in = NS.USER | NS.PID if NS.PID in kinds else NS.NONE
-    joining = Joining(stage, kinds, born_in=born_in, waited=True)
+    joining = Joining(stage, kinds, waited=True)
     explore(joining.attempt_reaped_at_once, early=["gone"])
 
 
@@ -46,8 +45,7 @@ def test_target_is_reaped_by_its_parent(kinds: NS, stage: Stage, explore: Explor
 @pytest.mark.budget("race", 0.015)
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_the_kernel(kinds: NS, stage: Stage, explore: Explore) -> None:
-    born_in = NS.USER | NS.PID if NS.PID in kinds else NS.NONE
-    joining = Joining(stage, kinds, born_in=born_in)
+    joining = Joining(stage, kinds)
     with autoreaping():
         explore(joining.attempt_reaped_at_once, early=["gone"])
 

@@ -14,18 +14,13 @@ pytestmark = pytest.mark.needs("user_ns", "uts_ns", "ipc_ns")
 SECONDS = 0.4
 
 
-def born_in(kinds: NS) -> NS:
-    """With what the target starts: nobody can enter a pid namespace."""
-    return NS.USER | NS.PID if NS.PID in kinds else NS.NONE
-
-
 @pytest.mark.behaviour("SNS-41", "SNS-42", "SNS-43", "REG-05")
 @pytest.mark.parametrize(
     "kinds", [NS.UTS, NS.UTS | NS.IPC | NS.MNT, NS.PID | NS.UTS], ids=["one", "three", "pid"]
 )
 def test_target_exits(kinds: NS) -> None:
     with Stage() as stage:
-        joining = Joining(stage, kinds, born_in=born_in(kinds))
+        joining = Joining(stage, kinds)
         Campaign(stage, ["gone"]).run(joining.attempt, SECONDS)
 
 
@@ -33,7 +28,7 @@ def test_target_exits(kinds: NS) -> None:
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_its_parent(kinds: NS) -> None:
     with Stage() as stage:
-        joining = Joining(stage, kinds, born_in=born_in(kinds), waited=True)
+        joining = Joining(stage, kinds, waited=True)
         Campaign(stage, ["gone"]).run(joining.attempt_reaped_at_once, SECONDS)
 
 
@@ -41,7 +36,7 @@ def test_target_is_reaped_by_its_parent(kinds: NS) -> None:
 @pytest.mark.parametrize("kinds", [NS.USER | NS.UTS, NS.PID | NS.UTS], ids=["user", "pid"])
 def test_target_is_reaped_by_the_kernel(kinds: NS) -> None:
     with Stage() as stage, autoreaping():
-        joining = Joining(stage, kinds, born_in=born_in(kinds))
+        joining = Joining(stage, kinds)
         Campaign(stage, ["gone"]).run(joining.attempt_reaped_at_once, SECONDS)
 
 

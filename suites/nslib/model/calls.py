@@ -4,6 +4,7 @@
 import os
 import struct
 from dataclasses import dataclass
+from socket import AF_UNIX, SOCK_DGRAM
 
 from ..handles import NsHandle
 from ..ioctls import NS_GET_ID, NS_GET_PARENT, NS_GET_USERNS, SIOCGSKNS
@@ -22,7 +23,6 @@ _CAPABILITIES = struct.pack("<II", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
 _QUEUE = struct.Struct("<QQQQQQQ")  # struct msghdr
 _CONTROL = struct.Struct("<QIIiI")  # struct cmsghdr with an fd
 _RIGHTS = (1, 1)  # SOL_SOCKET, SCM_RIGHTS
-_AF_UNIX, _SOCK_DGRAM = 1, 2
 _IOCTLS = {
     descriptors.SocketNs: SIOCGSKNS,
     descriptors.Owner: NS_GET_USERNS,
@@ -54,7 +54,7 @@ def perform(operation: Operation, world: World, stage: Stage) -> Answer:
             stage.reap(task)
             return Answer()
     script = stage.puppet(task).script()
-    if isinstance(operation, descriptors.Opening | descriptors.OpenRelated):
+    if isinstance(operation, descriptors.Opening):
         return _open(script, operation, world, stage)
     _call(script, operation, world, stage)
     return Answer(max(0, -min(script.perform())))
@@ -87,7 +87,7 @@ def _call_for_fd(script: Script, operation: Operation, world: World, stage: Stag
             handle = script.data(NsHandle(world.namespaces[number].id).pack())
             script.call(Sys.OPEN_BY_HANDLE_AT, FD_NSFS_ROOT, handle, _READ)
         case descriptors.MakeSocket():
-            script.call(Sys.SOCKET, _AF_UNIX, _SOCK_DGRAM, 0)
+            script.call(Sys.SOCKET, AF_UNIX, SOCK_DGRAM, 0)
         case descriptors.OpenRelated(fd=fd):
             script.call(Sys.IOCTL, fd, _IOCTLS[type(operation)], 0)
 

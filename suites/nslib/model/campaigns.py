@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a search plays; apart from it, so that whoever collects tests need not load hypothesis."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .operations import Operation
@@ -19,3 +19,7 @@ class Campaign:
     weights: Weights
     length: int = 24
     with_removal: bool = False
+
+
+Explore = Callable[[Campaign], None]
+"""The fixture by which tests run a campaign."""

@@ -175,27 +175,14 @@ class Send(WithFile):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRelated(WithFile):
+class OpenRelated(WithFile, Opening):
     """An ioctl on a descriptor gives another one."""
 
     def resolve(self, world: World) -> Self | None:
         return self._on(world, [one for one in world.living() if len(one.files) < MOST_FILES])
 
-    def related(self, world: World) -> File | int:
-        """What the new descriptor is of, or the errno."""
-        raise NotImplementedError
-
-    def apply(self, world: World) -> int:
-        found = self.related(world)
-        if isinstance(found, int):
-            return found
-        task = self.doer(world)
-        task.files[task.free_fd()] = found
-        return 0
-
-    def describe(self, world: World) -> str:
-        new = self.doer(world).free_fd()
-        return f"fd {new} = {type(self).__name__}({naming(self, world)}) by t{self.task}"
+    def call(self, world: World) -> str:
+        return f"{type(self).__name__}({naming(self, world)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +193,7 @@ class SocketNs(OpenRelated):
     def takes(self, file: File) -> bool:
         return file.is_socket
 
-    def related(self, world: World) -> File | int:
+    def found(self, world: World) -> File | int:
         one = self.file(world).of
         return File(one) if is_capable(self.doer(world), one.owner) else EPERM
 
@@ -219,7 +206,7 @@ class Owner(OpenRelated):
     def takes(self, file: File) -> bool:
         return not file.is_socket
 
-    def related(self, world: World) -> File | int:
+    def found(self, world: World) -> File | int:
         owner = self.file(world).of.owner
         if owner is None or self.doer(world).user not in owner.upwards():
             return EPERM
@@ -231,11 +218,11 @@ class Parent(Owner):
     """NS_GET_PARENT: of a pid namespace if the caller's is it or above it, which may make it active
     again (kernel/pid_namespace.c, pidns_get_parent); of a user namespace its owner."""
 
-    def related(self, world: World) -> File | int:
+    def found(self, world: World) -> File | int:
         one = self.file(world).of
         if one.kind == NS.USER:
             # Not super(): dataclasses with slots are other classes than their methods know.
-            return Owner.related(self, world)
+            return Owner.found(self, world)
         if one.kind != NS.PID:
             return EINVAL
         if one.parent is None or self.doer(world).pid not in one.parent.upwards():

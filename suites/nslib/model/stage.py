@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import ENOENT
 from pathlib import Path
+from socket import AF_UNIX, SOCK_DGRAM
 from tempfile import mkdtemp
 
 from ..exits import has_ended
-from ..forking import pids_by_level
+from ..forking import CLONE_PARENT, pids_by_level
 from ..holding import hold_inactive
 from ..ids import current_ids, id_behind, id_of, open_ns, owned
 from ..ioctls import NS_GET_ID, PidfdGet, open_of_pidfd
@@ -22,9 +23,6 @@ from ..syscalls import AT_FDCWD, MNT_DETACH, MS_PRIVATE, errno_of, mount, prctl,
 from .worlds import Home, Task, World
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
-_CLONE_PARENT = 0x8000  # include/uapi/linux/sched.h
-_AF_UNIX, _SOCK_DGRAM = 1, 2
-_P_PID, _WEXITED = 1, 4  # include/uapi/linux/wait.h
 _END_SECONDS = 5.0
 _READ = os.O_RDONLY | os.O_CLOEXEC
 
@@ -51,11 +49,11 @@ class Stage:
     def world(self) -> Iterator[World]:
         """A new world for the block, with its first task."""
         world = World(self.home)
-        first = self._fork(NS.NONE)
+        first = _forked(self.observer, NS.NONE)
         self._puppets = {0: first}
         try:
             script = first.script()
-            script.call(Sys.SOCKETPAIR, _AF_UNIX, _SOCK_DGRAM, 0, script.data(bytes(8)))
+            script.call(Sys.SOCKETPAIR, AF_UNIX, SOCK_DGRAM, 0, script.data(bytes(8)))
             script.perform()
             yield world
         finally:
@@ -96,7 +94,7 @@ class Stage:
         level = len([*task.parent.pid.upwards()]) - 1
         pid = pids_by_level(puppet.pid)[level] if level else puppet.pid
         script = parent.script()
-        script.call(Sys.WAITID, _P_PID, pid, 0, _WEXITED, 0)
+        script.call(Sys.WAITID, os.P_PID, pid, 0, os.WEXITED, 0)
         if (result := script.perform()[0]) < 0:
             raise OSError(-result, f"waitid({pid}) by {task.parent.name}")
 
@@ -144,17 +142,11 @@ class Stage:
 
     def fresh_id(self) -> int:
         """An id above all that have been given out, also to what nobody got to see."""
-        puppet = self._fork(NS.UTS)
+        puppet = _forked(self.observer, NS.UTS)
         with owned(open_ns(NS.UTS, puppet.pid)) as fd:
             self.newest = id_of(fd)
         _end(puppet)
         return self.newest
-
-    def _fork(self, flags: int) -> Puppet:
-        puppet = self.observer.fork(flags | _CLONE_PARENT)
-        if isinstance(puppet, int):
-            raise OSError(puppet, os.strerror(puppet))
-        return puppet
 
     def _clear(self) -> None:
         """End all tasks, in whatever state they are, and remove all mounts."""
@@ -214,9 +206,7 @@ def find_home(observer: Puppet) -> Home:
 
 def _opens_unborn(observer: Puppet) -> bool:
     """Whether a link to a pid namespace without init opens, which a puppet tries for itself."""
-    puppet = observer.fork(_CLONE_PARENT)
-    if isinstance(puppet, int):
-        raise OSError(puppet, os.strerror(puppet))
+    puppet = _forked(observer)
     script = puppet.script()
     script.call(Sys.UNSHARE, NS.PID)
     script.call(Sys.OPENAT, AT_FDCWD, script.text("/proc/self/ns/pid_for_children"), _READ)
@@ -229,6 +219,14 @@ def _ends_at_inactive() -> bool:
     held = hold_inactive()
     with owned(held.fd):
         return errno_of(list_page, ListRequest(cursor=held.id - 1)) == ENOENT
+
+
+def _forked(observer: Puppet, flags: int = NS.NONE) -> Puppet:
+    """A child of this process, in new namespaces; OSError of clone3(2)."""
+    puppet = observer.fork(flags | CLONE_PARENT)
+    if isinstance(puppet, int):
+        raise OSError(puppet, os.strerror(puppet))
+    return puppet
 
 
 def _end(puppet: Puppet) -> None:
